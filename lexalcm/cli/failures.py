@@ -1,0 +1,102 @@
+"""From an exception to what a user reads and the exit code: 2 for the user's fault, 1 for a run that failed."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+
+from lexalcm.errors import LexalcmError
+
+_USER_FAULTS = frozenset(
+    (
+        "AssetCardError",
+        "AssetCardNotValidError",
+        "AssetDownloadError",
+        "AssetMetadataError",
+        "AssetNotFoundError",
+        "AssetSourceNotFoundError",
+        "CheckpointNotFoundError",
+        "ConfigDirectiveError",
+        "CorruptModelCheckpointError",
+        "DatasetError",
+        "DatasetTypeNotValidError",
+        "DeviceTypeNotSupportedError",
+        "EnvironmentVariableError",
+        "GangTopologyError",
+        "HSDPTopologyError",
+        "ModelCheckpointNotFoundError",
+        "ModelGatedError",
+        "ModelTypeNotValidError",
+        "RecipeConfigParseError",
+        "RecipeError",
+        "StructureError",
+        "ValidationError",
+        "YamlError",
+    )
+)
+_RUN_FAILURES = frozenset(("CheckpointError", "DataReadError", "ExtensionError", "GangError", "OperationalError"))
+
+
+def report(error: BaseException, *, debug: bool) -> int:
+    """Prints ``error`` to standard error and returns the exit code.
+
+    What the user can mend is printed without a traceback; our own mistakes keep theirs, since they are to be reported.
+    """
+    text, code = describe(error)
+    if debug or text is None:
+        traceback.print_exception(type(error), error, error.__traceback__)
+    if text is None:
+        text = "This is a mistake in the program, not in what you typed; please report it with the lines above."
+    for line in text.splitlines():
+        sys.stderr.write(f"{_prefix()}{line}\n")
+    return code
+
+
+def describe(error: BaseException) -> tuple[str | None, int]:
+    """Returns the text for a user (``None`` for an unforeseen error) and the exit code."""
+    if isinstance(error, LexalcmError):
+        return f"error: {error}", 2
+    name = _host_name(error)
+    if name in _USER_FAULTS or name.endswith("NotKnownError"):
+        return f"error: {_with_causes(error)}", 2
+    if name in _RUN_FAILURES:
+        return f"error: {_with_causes(error)}", 1
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"error: out of device memory: {_first_line(error)}\nA smaller batch needs less memory.", 1
+    if isinstance(error, OSError) and error.strerror:
+        where = f" {error.filename}" if error.filename else ""
+        return f"error:{where}: {error.strerror}", 1
+    return None, 1
+
+
+def _host_name(error: BaseException) -> str:
+    """Returns the name of fairseq2's exception class that ``error`` is, or an empty string.
+
+    By name, because importing the classes costs seconds.
+    """
+    for cls in type(error).__mro__:
+        if cls.__module__.partition(".")[0] == "fairseq2":
+            return cls.__name__
+    return ""
+
+
+def _with_causes(error: BaseException) -> str:
+    """Returns at most three lines: the error, and what lies at its bottom."""
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    lines = [_first_line(error)]
+    if root is not error:
+        lines.append(f"cause: {_first_line(root)}")
+    return "\n".join(lines)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__
+
+
+def _prefix() -> str:
+    rank = os.environ.get("RANK", "0")
+    return f"[rank {rank}] " if rank != "0" else ""

@@ -1,0 +1,17 @@
+"""The group ``lcm``: its table of commands. A new command is one file and one row here."""
+
+from __future__ import annotations
+
+from lexalcm.cli.groups import Command, Group
+
+GROUP = Group(
+    help="Large Concept Models: train, evaluate, and what belongs to them",
+    commands={
+        "train": Command("lexalcm.cli.train", "train a model by a recipe"),
+        "evaluate": Command("lexalcm.cli.evaluate", "measure a model on a dataset, beside simple baselines"),
+        "fit-normalizer": Command("lexalcm.cli.fit_normalizer", "fit center and scale to a dataset's embeddings"),
+        "demo-data": Command("lexalcm.cli.demo_data", "write a small bilingual corpus to try things on"),
+        "assets": Command("lexalcm.cli.assets", "list and show cards of every kind"),
+        "quickstart": Command("lexalcm.cli.quickstart", "make demo data, train on it, and show what was learned"),
+    },
+)

@@ -1,0 +1,42 @@
+"""What fairseq2 calls through the entry-point group ``fairseq2.extension``: registers families, components and cards.
+
+A package of your own does the same with its own entry point; a model family registered there trains with these recipes.
+"""
+
+from __future__ import annotations
+
+from fairseq2.composition import register_dataset_family, register_file_assets
+from fairseq2.optim.lr_schedulers import LRScheduler
+from fairseq2.recipe.component import register_component
+from fairseq2.runtime.dependency import DependencyContainer
+from torch.optim import Optimizer
+
+from lexalcm.data.dataset import ConceptParquetDataset, open_concept_parquet
+from lexalcm.data.sources import ConceptParquetConfig
+from lexalcm.models.normalizer.hub import register_normalizer_family
+from lexalcm.models.pre1.hub import register_pre1_family
+from lexalcm.shipped import shipped_folder
+from lexalcm.training.lr_schedule import WARMUP_SHARE_LR, WarmupShareConfig, create_warmup_share_lr
+from lexalcm.training.metrics import register_metric_descriptors
+from lexalcm.training.optimizers import (
+    LCM_ADAMW,
+    MUON,
+    LcmAdamWConfig,
+    MuonConfig,
+    create_lcm_adamw,
+    create_muon,
+)
+
+
+def setup_fairseq2_extension(container: DependencyContainer) -> None:
+    """Registers everything that recipes and cards may name."""
+    register_pre1_family(container)
+    register_normalizer_family(container)
+    register_dataset_family(
+        container, "concept_parquet", ConceptParquetDataset, ConceptParquetConfig, opener=open_concept_parquet
+    )
+    register_component(container, Optimizer, LCM_ADAMW, LcmAdamWConfig, create_lcm_adamw)
+    register_component(container, Optimizer, MUON, MuonConfig, create_muon)
+    register_component(container, LRScheduler, WARMUP_SHARE_LR, WarmupShareConfig, create_warmup_share_lr)
+    register_metric_descriptors(container)
+    register_file_assets(container, shipped_folder("cards"))

@@ -1,0 +1,168 @@
+"""How the documents of one batch lie in its tensors: the one thing that data and models share.
+
+Shapes: N concepts of all documents, B documents, T concepts of the longest, K noise draws, R rows of a bucket.
+
+fairseq2's ``BatchLayout`` refuses documents of length 0, cannot be moved between devices, and on CUDA launches a kernel
+a document while it is built. This one is built on the host, in the reader's thread, and moved in a few asynchronous
+copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MAX_BUCKETS = 4
+
+
+class DocumentLayout:
+    """The lengths of a batch's documents, and the index tensors that attention needs.
+
+    A *packed* batch is ``[N, ...]`` with the documents one after the other; a *padded* one is ``[B, T, ...]``. Linear
+    layers run on either form as it is; only attention and shifts ask the layout.
+    """
+
+    lengths: tuple[int, ...]
+    """The number of concepts of each document, on the host."""
+
+    packed: bool
+
+    positions: Tensor
+    """Position of each concept in its document, int64, ``[N]`` or ``[B, T]``."""
+
+    def __init__(self, lengths: Sequence[int], *, packed: bool = True, width: int | None = None) -> None:
+        """
+        :param lengths: Concepts a document; in packed form documents of length 0 are allowed and take no room.
+        :param width: T of a padded batch; by default the longest document's length.
+        """
+        self.lengths = tuple(int(n) for n in lengths)
+        self.packed = packed
+        if any(n < 0 for n in self.lengths):
+            raise ValueError(f"lengths must not be negative, but are {self.lengths}.")
+        longest = max(self.lengths, default=0)
+        self.width = longest if width is None else width
+        if self.width < longest:
+            raise ValueError(f"width must be at least the longest document's length ({longest}), but is {self.width}.")
+        if packed:
+            self._index_packed()
+        else:
+            self.positions = torch.arange(self.width).expand(len(self.lengths), self.width).contiguous()
+            self._buckets: list[tuple[int, int, Tensor | None]] = [(len(self.lengths), self.width, None)]
+            self._inverse: Tensor | None = None
+
+    def _index_packed(self) -> None:
+        lengths = np.asarray(self.lengths, dtype=np.int64)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
+        total = int(lengths.sum())
+        self.positions = torch.from_numpy(np.arange(total, dtype=np.int64) - np.repeat(starts, lengths))
+        if total and (lengths == lengths[0]).all():
+            self._buckets, self._inverse = [(len(lengths), int(lengths[0]), None)], None
+            return
+        buckets: list[tuple[int, int, Tensor | None]] = []
+        inverse = np.empty(total, np.int64)
+        offset = 0
+        for rows in _bucket_by_length(lengths):
+            width = int(lengths[rows[0]])
+            column = np.arange(width)[None, :]
+            real = column < lengths[rows][:, None]
+            # A padding slot reads its document's last concept: any finite row will do, since causal attention never
+            # lets a real query see the slots behind it and the slot's own output is not read back.
+            index = starts[rows][:, None] + np.minimum(column, lengths[rows][:, None] - 1)
+            inverse[index[real]] = offset + np.flatnonzero(real)
+            offset += index.size
+            buckets.append((len(rows), width, torch.from_numpy(index.reshape(-1))))
+        self._buckets, self._inverse = buckets, torch.from_numpy(inverse)
+
+    @property
+    def num_documents(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def num_concepts(self) -> int:
+        """Real concepts, padding not counted."""
+        return sum(self.lengths)
+
+    @property
+    def num_slots(self) -> int:
+        """Positions that linear layers compute: real concepts, and in padded form the padding too."""
+        return self.num_concepts if self.packed else len(self.lengths) * self.width
+
+    @property
+    def device(self) -> torch.device:
+        return self.positions.device
+
+    @property
+    def real(self) -> Tensor:
+        """True at real concepts, bool, ``[N]`` or ``[B, T]``."""
+        if self.packed:
+            return torch.ones_like(self.positions, dtype=torch.bool)
+        lengths = torch.tensor(self.lengths, device=self.device)
+        return self.positions < lengths[:, None]
+
+    def rows(self, x: Tensor, *, dim: int = 0) -> list[Tensor]:
+        """Rearranges a batch tensor into dense rows of documents, padded on the right, for attention.
+
+        :param x: ``[*lead, N, ...]``, or ``[*lead, B, T, ...]`` for a padded layout, where ``lead`` has ``dim`` dimensions.
+        :returns: A list of ``[*lead, R, T_bucket, ...]``: documents of like length share a bucket.
+        """
+        if not self.packed:
+            return [x]
+        lead, rest = x.shape[:dim], x.shape[dim + 1 :]
+        return [
+            (x if index is None else x.index_select(dim, index)).reshape(*lead, num_rows, width, *rest)
+            for num_rows, width, index in self._buckets
+        ]
+
+    def unrows(self, rows: Sequence[Tensor], *, dim: int = 0) -> Tensor:
+        """The inverse of :meth:`rows`; what stands in padding slots is dropped."""
+        if not self.packed:
+            return rows[0]
+        flat = [r.reshape(*r.shape[:dim], -1, *r.shape[dim + 2 :]) for r in rows]
+        if self._inverse is None:
+            return flat[0]
+        return (flat[0] if len(flat) == 1 else torch.cat(flat, dim)).index_select(dim, self._inverse)
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Moves every document one position to the right and puts a zero vector first; its last concept falls out.
+
+        :param x: ``[N, D]`` or ``[B, T, D]``.
+        """
+        moved = torch.roll(x, 1, dims=-2)
+        return moved.masked_fill((self.positions == 0).unsqueeze(-1), 0.0)
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
+        """Moves the index tensors in place."""
+        def move(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device, non_blocking=non_blocking)
+
+        self._apply(move)
+
+    def pin_memory(self) -> None:
+        """Moves the index tensors to page-locked memory in place, so that :meth:`to` can copy asynchronously."""
+        self._apply(lambda x: None if x is None else x.pin_memory())
+
+    def _apply(self, function) -> None:
+        self.positions = function(self.positions)
+        self._buckets = [(num_rows, width, function(index)) for num_rows, width, index in self._buckets]
+        self._inverse = function(self._inverse)
+
+    def __repr__(self) -> str:
+        form = "packed" if self.packed else "padded"
+        return f"DocumentLayout({form}, {self.num_documents} documents, {self.num_concepts} concepts)"
+
+
+def _bucket_by_length(lengths: np.ndarray) -> list[np.ndarray]:
+    """Groups document indices, longest first; a group ends where padding to its longest would double a document."""
+    order = np.argsort(-lengths, kind="stable")
+    order = order[lengths[order] > 0]
+    groups: list[np.ndarray] = []
+    start = 0
+    for i in range(1, len(order) + 1):
+        last = i == len(order)
+        if last or (2 * lengths[order[i]] <= lengths[order[start]] and len(groups) < _MAX_BUCKETS - 1):
+            groups.append(order[start:i])
+            start = i
+    return groups

@@ -1,0 +1,145 @@
+"""The one interface that every two-tower family implements, and all that trainer, sampler and generator may know.
+
+A *concept* is one sentence embedding. A two-tower model reads the past concepts of a document with a causal
+*contextualizer* and turns noise into the next concept with a *denoiser*.
+
+Shapes: N concepts of a packed batch (or B, T of a padded one), C concept_dim, K noise draws a position. ``*P`` stands
+for ``N`` or ``B, T``, whichever form the batch's :class:`~lexalcm.layout.DocumentLayout` has.
+
+A family implements :meth:`TwoTowerModel.encode`, :meth:`TwoTowerModel.predict`, :meth:`TwoTowerModel.denoise_cache`
+and :meth:`TwoTowerModel.predict_step`; the rest stands here once. Inside the project every prediction is the *clean*,
+normalised concept; what a network was trained to output is converted here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from lexalcm.diffusion.parametrization import OutputForm, PredictionType, to_clean
+from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.layout import DocumentLayout
+
+
+class TwoTowerModel(Module, ABC):
+    """A model that predicts concept i of a document from concepts 0..i-1 and a noisy version of concept i."""
+
+    concept_dim: int
+
+    schedule: NoiseSchedule
+    """The noise schedule the model is trained with; it travels with the weights."""
+
+    prediction_type: PredictionType
+
+    output_form: OutputForm
+
+    @abstractmethod
+    def normalize(self, concepts: Tensor) -> Tensor:
+        """Maps raw embeddings ``[..., C]`` of any float type into the model's space, float32."""
+
+    @abstractmethod
+    def denormalize(self, concepts: Tensor) -> Tensor:
+        """The inverse of :meth:`normalize`, float32."""
+
+    @abstractmethod
+    def set_normalizer(self, *, center: Tensor, scale: Tensor) -> None:
+        """Takes over fitted statistics, both ``[C]``; they become part of the model's state."""
+
+    @abstractmethod
+    def encode(self, concepts: Tensor, layout: DocumentLayout, state: Any | None = None) -> Any:
+        """Runs the causal contextualizer.
+
+        :param concepts: Clean, normalised concepts ``[*P, C]``.
+        :param state: From :meth:`new_state`. With it, ``concepts`` are padded ``[B, T_new, C]`` and continue what the
+            state has seen; keys and values are kept in it.
+        :returns: The context: an object of the family's own, which only its other methods read.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        context: Any,
+        layout: DocumentLayout,
+        *,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """Runs the denoiser once at every position and returns the network's own output.
+
+        Position i sees the context of positions < i of its document and a zero vector.
+
+        :param noisy: ``[*P, C]``, or ``[K, *P, C]`` for several noise draws on one context.
+        :param timesteps: int64, the shape of ``noisy`` without C.
+        :param dropped: bool ``[*P]``: positions that see the zero vector alone (guidance training).
+        :returns: float32, the shape of ``noisy``.
+        """
+
+    @abstractmethod
+    def denoise_cache(self, context: Any, layout: DocumentLayout, *, next_only: bool = False) -> Any:
+        """Computes once what :meth:`predict_step` needs of the context at every diffusion step.
+
+        :param next_only: False: queries stand at every position, as in training. True: one query a document, at the
+            position after its last concept; ``layout`` must be padded and its documents of equal length.
+        """
+
+    @abstractmethod
+    def predict_step(self, noisy: Tensor, timestep: int, cache: Any, *, dropped: bool | Tensor = False) -> Tensor:
+        """:meth:`predict` with one timestep for all positions and a ready cache.
+
+        :param noisy: The shape :meth:`predict` takes; with a ``next_only`` cache ``[B, 1, C]`` or ``[K, B, 1, C]``.
+        :param dropped: True: every position sees the zero vector alone; or bool ``[*P]``.
+        """
+
+    @abstractmethod
+    def new_state(self) -> Any:
+        """Returns an empty state for incremental :meth:`encode`."""
+
+    @abstractmethod
+    def flops_per_concept(self, context_len: int, *, noise_draws: int = 1) -> int:
+        """FLOPs of forward and backward a trained concept, in the fast formulation, at ``context_len`` concepts a
+        document."""
+
+    @abstractmethod
+    def towers(self) -> list[Module]:
+        """The towers; each has a ``ModuleList`` named ``layers``, the unit of sharding and recomputation."""
+
+    def inert_parameters(self) -> set[str]:
+        """Names of parameters that are kept for their checkpoint's sake but cannot influence the output."""
+        return set()
+
+    def forward(
+        self,
+        concepts: Tensor,
+        noisy: Tensor,
+        timesteps: Tensor,
+        layout: DocumentLayout,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        """Encode and denoise: the only call of training, made on the data-parallel wrapper.
+
+        :returns: The predicted clean, normalised concepts in float32, the shape of ``noisy``.
+        """
+        context = self.encode(concepts, layout)
+        output = self.predict(noisy, timesteps, context, layout, dropped=dropped)
+        return self._clean(output, noisy, self.schedule.alpha_cumprod(timesteps))
+
+    def denoise(
+        self, noisy: Tensor, timesteps: Tensor, context: Any, layout: DocumentLayout, *, dropped: Tensor | None = None
+    ) -> Tensor:
+        """:meth:`predict`, converted: the predicted clean, normalised concepts in float32."""
+        output = self.predict(noisy, timesteps, context, layout, dropped=dropped)
+        return self._clean(output, noisy, self.schedule.alpha_cumprod(timesteps))
+
+    def denoise_step(self, noisy: Tensor, timestep: int, cache: Any, *, dropped: bool | Tensor = False) -> Tensor:
+        """:meth:`predict_step`, converted: the predicted clean, normalised concepts in float32."""
+        output = self.predict_step(noisy, timestep, cache, dropped=dropped)
+        at = torch.tensor(timestep, device=noisy.device)
+        return self._clean(output, noisy, self.schedule.alpha_cumprod(at))
+
+    def _clean(self, output: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
+        return to_clean(output, noisy, alpha_cumprod, self.prediction_type, self.output_form)

@@ -1,0 +1,53 @@
+"""Which parts of a model stay in float32 under bfloat16 autocast, and how."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import LayerNorm, Linear, Module, Parameter
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Casts half precision up; float32 and float64 pass unchanged."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def no_autocast(x: Tensor) -> torch.autocast:
+    """A context in which operations on ``x``'s device run in the dtypes they are given."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def precise_linear(x: Tensor, layer: Linear) -> Tensor:
+    """Applies ``layer`` in float32 (or float64), whatever autocast and the weights' own dtype say."""
+    x = at_least_float32(x)
+    with no_autocast(x):
+        bias = None if layer.bias is None else layer.bias.to(x.dtype)
+        return F.linear(x, layer.weight.to(x.dtype), bias)
+
+
+class PreciseLayerNorm(LayerNorm):
+    """LayerNorm whose statistics and result are float32 at least."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = at_least_float32(x)
+        with no_autocast(x):
+            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+class RMSNorm(Module):
+    """``w * x * rsqrt(mean(x^2) + eps)`` with float32 statistics, returned in the dtype of ``x``.
+
+    fairseq2's own calls ``.float()``, which rules float64 references out.
+    """
+
+    def __init__(self, dim: int, *, eps: float = 1e-6, affine: bool = True) -> None:
+        super().__init__()
+        self.dim, self.eps = dim, eps
+        self.weight = Parameter(torch.ones(dim)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        precise = at_least_float32(x)
+        with no_autocast(x):
+            weight = None if self.weight is None else self.weight.to(precise.dtype)
+            return F.rms_norm(precise, (self.dim,), weight, self.eps).to(x.dtype)

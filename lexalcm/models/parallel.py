@@ -1,0 +1,27 @@
+"""How fairseq2 shards and checkpoints the layers of any model that names its layer stacks."""
+
+from __future__ import annotations
+
+from fairseq2.error import NotSupportedError
+from fairseq2.models.utils.ac import apply_layerwise_ac
+from fairseq2.models.utils.fsdp import apply_layerwise_fsdp
+from fairseq2.nn.fsdp import FSDPWrapper
+from torch.nn import Module
+
+from lexalcm.models.interface import TwoTowerModel
+
+
+def apply_fsdp_to_two_towers(model: TwoTowerModel, granularity: str, wrapper: FSDPWrapper) -> Module:
+    """Wraps every layer of both towers; fairseq2 itself handles the granularity ``model``."""
+    if granularity == "layer":
+        for tower in model.towers():
+            apply_layerwise_fsdp(tower.layers, wrapper)
+        return model
+    raise NotSupportedError(f"`trainer.fsdp.granularity` must be `layer` or `model`, but is `{granularity}`.")
+
+
+def apply_ac_to_two_towers(model: TwoTowerModel, every_nth_layer: int) -> Module:
+    """Recomputes the activations of every n-th layer of both towers in the backward pass."""
+    for tower in model.towers():
+        apply_layerwise_ac(tower.layers, every_nth_layer)
+    return model

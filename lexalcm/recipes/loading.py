@@ -1,0 +1,125 @@
+"""From a recipe's name or path, and ``--config`` overrides, to a checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from fairseq2.models import ModelFamily
+from fairseq2.optim.lr_schedulers import LRScheduler
+from fairseq2.utils.structured import StructureError
+from torch.optim import Optimizer
+
+from lexalcm.errors import ConfigError, unknown_name
+from lexalcm.recipes.check_fields import check_fields
+from lexalcm.recipes.config import LcmTrainConfig
+from lexalcm.recipes.host import RecipeHost
+from lexalcm.shipped import shipped_folder
+
+_COMPONENTS: Final = {"optimizer": Optimizer, "lr_scheduler": LRScheduler}
+
+
+def find_recipe(recipe: str) -> Path:
+    """Returns the file of a recipe, given by path or by the name of a shipped one.
+
+    :raises ConfigError: There is no such recipe.
+    """
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    if path.suffix in (".yaml", ".yml"):
+        raise ConfigError(f"The recipe {recipe} does not exist (looked at {path.resolve()}).")
+    folder = shipped_folder("recipes")
+    shipped = folder / f"{recipe}.yaml"
+    if shipped.is_file():
+        return shipped
+    raise ConfigError(unknown_name("recipe", recipe, [p.stem for p in folder.glob("*.yaml")]) + " A path works too.")
+
+
+def load_train_config(host: RecipeHost, file: Path, overrides: Sequence[str] = ()) -> LcmTrainConfig:
+    """Merges the defaults, the recipe's file and ``key=value`` overrides, and checks the result.
+
+    :raises ConfigError: A field is misspelt, of another type, or cannot be honoured.
+    """
+    merged = host.unstructure(LcmTrainConfig())
+    _merge(merged, _read_yaml(file))
+    for override in overrides:
+        _merge(merged, _parse_override(override))
+    check_fields(merged, LcmTrainConfig)
+    _check_components(host, merged)
+    try:
+        return host.structure(merged, LcmTrainConfig)
+    except StructureError as ex:
+        raise ConfigError(f"{file}: {_innermost(ex)}") from ex
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as ex:
+        raise ConfigError(f"{file} is not valid YAML: {str(ex).splitlines()[0]}.") from None
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file} must hold a mapping of sections, but holds {type(value).__name__}.")
+    return value
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"`--config {text}` is not of the form key=value, say regime.num_steps=1000.")
+    try:
+        node: Any = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"`--config {text}`: the value is not valid YAML.") from None
+    if isinstance(node, str):
+        node = _number(node)
+    for part in reversed(key.strip().split(".")):
+        node = {part: node}
+    return node
+
+
+def _number(text: str) -> str | float:
+    """YAML reads 1e-3 as a text; everybody else reads a number."""
+    try:
+        return float(text) if text.lower().lstrip("+-")[:1].isdigit() else text
+    except ValueError:
+        return text
+
+
+def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
+    for key, value in update.items():
+        old = base.get(key)
+        if isinstance(old, dict) and isinstance(value, Mapping):
+            if "name" in value and value["name"] != old.get("name") and "config" in old:
+                old["config"] = {}  # another component's fields mean nothing to this one
+            _merge(old, value)
+        else:
+            base[key] = deepcopy(value)
+
+
+def _check_components(host: RecipeHost, merged: dict[str, Any]) -> None:
+    for section, kind in _COMPONENTS.items():
+        name = merged[section]["name"]
+        kls = host.component_config_kls(kind, name)
+        if kls is None:
+            raise ConfigError(f"`{section}.name`: {unknown_name(section, name, host.component_names(kind))}")
+        check_fields(merged[section]["config"], kls, f"{section}.config")
+    model = merged["model"]
+    if model["family"] is not None and model["name"] is None:
+        family = host.resolver.maybe_resolve(ModelFamily, key=model["family"])
+        if family is None:
+            known = [k for k in host.resolver.iter_keys(ModelFamily) if isinstance(k, str)]
+            raise ConfigError(f"`model.family`: {unknown_name('model family', model['family'], known)}")
+        if model["arch"] is not None and model["arch"] not in family.get_archs():
+            raise ConfigError(f"`model.arch`: {unknown_name('architecture', model['arch'], family.get_archs())}")
+        if model["config_overrides"] is not None:
+            check_fields(model["config_overrides"], family.config_kls, "model.config_overrides")
+
+
+def _innermost(ex: BaseException) -> str:
+    while ex.__cause__ is not None:
+        ex = ex.__cause__
+    return str(ex)

@@ -1,0 +1,86 @@
+"""What a run in a folder that already holds one may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from fairseq2.checkpoint import CheckpointManager
+
+from lexalcm.checkpoints.resolve import saved_steps
+from lexalcm.errors import ConfigError
+
+# How long, how often, where to: nothing that changes a step. `dataset.reading` keeps its own: prefetch is harmless.
+_MAY_CHANGE: Final = (
+    "regime.",
+    "validation.",
+    "common.metric_recorders",
+    "common.profilers",
+    "common.torch",
+    "common.debug",
+    "common.cluster",
+    "common.assets",
+    "gang.timeout",
+    "gang.high_priority",
+    "trainer.gc_every_n_steps",
+    "trainer.anomaly_detection",
+    "dataset.reading.prefetch",
+    "dataset.reading.num_workers",
+    "dataset.valid_split",
+    "model.compile",
+)
+
+
+def refuse_other_world(manager: CheckpointManager, checkpoints: Path, world_size: int) -> None:
+    """Compares the ranks that wrote the last checkpoint with those of this run, before anything waits for anything.
+
+    :raises ConfigError: They differ in number: fairseq2 would train on with one rank's data, or hang.
+    """
+    step = manager.maybe_get_last_step_number(exclude_model_only=True)
+    if step is None:
+        return
+    saved = len(list((checkpoints / f"step_{step}" / "data_reader").glob("dp_*.pt")))
+    if saved != world_size:
+        raise ConfigError(
+            f"The checkpoint of step {step} in {checkpoints} was written by {saved} data-parallel rank(s), but this run has "
+            f"{world_size}.\nResume with {saved}, or train into another folder with `model.path` set to the checkpoint."
+        )
+
+
+def refuse_other_config(output_dir: Path, checkpoints: Path, config: Mapping[str, Any]) -> None:
+    """Compares the recipe with the one the folder's run began with.
+
+    :param config: The new configuration as plain data.
+    :raises ConfigError: A field differs that would make the rest of the run another experiment.
+    """
+    file = output_dir / "config.yaml"
+    if not file.is_file() or not saved_steps(checkpoints):
+        return
+    before = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
+    now = _flat(yaml.safe_load(yaml.safe_dump(dict(config))))
+    changed = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE)
+    ]
+    if changed:
+        shown = "; ".join(f"`{key}` was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        raise ConfigError(
+            f"{output_dir} holds a run of another recipe: {shown}{more}.\n"
+            f"Give the new run a folder of its own, or write the old values to resume."
+        )
+
+
+def is_finished(checkpoints: Path, num_steps: int) -> bool:
+    """Tells whether the folder's run has done the steps asked for."""
+    steps = saved_steps(checkpoints)
+    return bool(steps) and steps[-1] >= num_steps
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else str(key)).items()}
+    return {path: value}

@@ -1,0 +1,56 @@
+"""``fairseq2 lcm train``, from its arguments to the exit code."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+
+from lexalcm.recipes.check_run import check_train_config
+from lexalcm.recipes.host import RecipeHost
+from lexalcm.recipes.loading import find_recipe, load_train_config
+from lexalcm.recipes.resume import is_finished, refuse_other_config
+from lexalcm.recipes.train import LcmTrainRecipe
+
+
+def run_training(
+    recipe: str,
+    output_dir: Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    dump_config: bool = False,
+    no_rich: bool = False,
+    checkpoint_dir: Path | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Trains by a recipe and returns the exit code.
+
+    :param recipe: A recipe's file, or the name of a shipped one.
+    :param output_dir: The run's folder; by default ``runs/<recipe name>``. A run found there is resumed.
+    :param overrides: ``key=value`` texts, applied in order.
+    :raises LexalcmError: Something the user can mend.
+    """
+    file = find_recipe(recipe)
+    host = RecipeHost(LcmTrainRecipe(dry_run=dry_run), no_rich=no_rich)
+    config = load_train_config(host, file, overrides)
+    if dump_config:
+        yaml.safe_dump(host.unstructure(config), sys.stdout, sort_keys=False)
+        return 0
+    check_train_config(config)
+    if dry_run:
+        with TemporaryDirectory(prefix="lexalcm-dry-run-") as folder:
+            host.run(config, Path(folder), record=False)
+        return 0
+    output_dir = output_dir if output_dir is not None else Path("runs") / file.stem
+    checkpoints = checkpoint_dir if checkpoint_dir is not None else output_dir / "checkpoints"
+    refuse_other_config(output_dir, checkpoints, host.unstructure(config))
+    if is_finished(checkpoints, config.regime.num_steps or 0):
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{output_dir} is finished: it has done {config.regime.num_steps:,} steps. Raise regime.num_steps to go on.")
+        return 0
+    host.run(config, output_dir, checkpoint_dir=checkpoint_dir)
+    return 0

@@ -1,0 +1,149 @@
+"""The recipe of ``fairseq2 lcm train``: assembles model, data, objective and optimizer, and trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+from fairseq2.checkpoint import CheckpointDir
+from fairseq2.logging import log
+from fairseq2.recipe.base import Recipe, RecipeContext
+from fairseq2.task import Task
+from torch.nn import Module
+from typing_extensions import override
+
+from lexalcm.checkpoints.export import export_run
+from lexalcm.checkpoints.normalizer_file import load_normalizer_file
+from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.diffusion.objective import Objective, ObjectiveConfig
+from lexalcm.errors import ConfigError
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.recipes.components import component_config
+from lexalcm.recipes.config import LcmTrainConfig
+from lexalcm.recipes.dataset import open_dataset
+from lexalcm.recipes.dry_run import DryRun, dry_run_reading
+from lexalcm.recipes.normalizer import fit_for_run, normalizer_of_card
+from lexalcm.recipes.resume import refuse_other_world
+from lexalcm.recipes.task import LcmTrainTask
+from lexalcm.recipes.validation import create_validation
+from lexalcm.training.ema import ExponentialMovingAverage
+from lexalcm.training.train_unit import LcmTrainUnit
+
+
+@final
+class LcmTrainRecipe(Recipe):
+    """Trains any two-tower family on any concept dataset."""
+
+    def __init__(self, *, dry_run: bool = False) -> None:
+        """:param dry_run: Build everything and step twice, instead of training."""
+        self._dry_run = dry_run
+        self._dataset: ConceptParquetDataset | None = None
+
+    @property
+    @override
+    def config_kls(self) -> type[object]:
+        return LcmTrainConfig
+
+    @override
+    def setup_model(self, context: RecipeContext, model: Module, newly_initialized: bool) -> Module:
+        if not isinstance(model, TwoTowerModel):
+            raise ConfigError(
+                f"`model` must name a two-tower family, but {type(model).__name__} does not implement its interface "
+                f"(lexalcm.models.interface)."
+            )
+        inert = model.inert_parameters()
+        for name, parameter in model.named_parameters():
+            # fairseq2 makes every parameter trainable after the factory has run. Weight decay would shrink these.
+            if name in inert:
+                parameter.requires_grad_(False)
+        if newly_initialized and context.gangs.dp.rank == 0:
+            self._set_normalizer(context, model)
+        return model
+
+    def _set_normalizer(self, context: RecipeContext, model: TwoTowerModel) -> None:
+        section = context.get_config_as(LcmTrainConfig).normalizer
+        if section.path is not None:
+            center, scale, _ = load_normalizer_file(Path(section.path), model.concept_dim)
+            log.info("Normalizing with {}.", section.path)
+        elif section.name is not None:
+            center, scale = normalizer_of_card(section.name, model.concept_dim)
+            log.info("Normalizing with the card {}.", section.name)
+        elif section.fit is not None:
+            center, scale = fit_for_run(context, self._open_dataset(context), model.concept_dim)
+        else:
+            log.info("Not normalizing, as `normalizer.identity` asks.")
+            return
+        model.set_normalizer(center=center, scale=scale)
+
+    def _open_dataset(self, context: RecipeContext) -> ConceptParquetDataset:
+        if self._dataset is None:
+            self._dataset = open_dataset(context.resolver, context.get_config_as(LcmTrainConfig).dataset)
+        return self._dataset
+
+    @override
+    def create_task(self, context: RecipeContext) -> Task:
+        config = context.get_config_as(LcmTrainConfig)
+        gangs = context.gangs
+        refuse_other_world(context.get_checkpoint_manager(), _checkpoint_folder(context), gangs.dp.size)
+        dp_model = context.get_data_parallel_model()
+        model = context.get_model_as(TwoTowerModel)
+        objective_config = component_config(
+            context.resolver,
+            config.objective,
+            kind="objective",
+            family="lcm_objective",
+            kls=ObjectiveConfig,
+            where="objective",
+        )
+        objective = Objective(objective_config, model.schedule, model.prediction_type, model.output_form)
+        dataset = self._open_dataset(context)
+        reading = config.dataset.reading
+        reader = dataset.create_reader(
+            config.dataset.train_split,
+            dry_run_reading(reading, gangs.device) if self._dry_run else reading,
+            rank=gangs.dp.rank,
+            world_size=gangs.dp.size,
+            num_accumulate=config.trainer.grad_accumulation.num_batches,
+            concept_dim=model.concept_dim,
+        )
+        unit = LcmTrainUnit(dp_model, model, objective, gangs.dp)
+        optimizer = context.get_optimizer()
+        ema = None
+        if config.ema.decay is not None:
+            ema = ExponentialMovingAverage(model, optimizer, decay=config.ema.decay)
+        valid_units, valid_readers = create_validation(context, dataset, dp_model, model, objective, ema)
+        if self._dry_run:
+            return DryRun(
+                config,
+                gangs,
+                model,
+                unit,
+                reader,
+                optimizer,
+                valid_units,
+                valid_readers,
+                describe_data=dataset.describe,
+            )
+        trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
+        return LcmTrainTask(trainer, on_end=lambda: self._export(context, model))
+
+    def _export(self, context: RecipeContext, model: TwoTowerModel) -> None:
+        """Writes the run's model. Gangs are closed by now, so the first rank works from the checkpoint's files."""
+        if context.gangs.root.rank != 0:
+            return
+        manager = context.get_checkpoint_manager()
+        scores = manager.load_scores()
+        step = scores[0][1] if scores else manager.maybe_get_last_step_number()
+        if step is None:
+            log.warning("The run saved no checkpoint, so there is no model to write.")
+            return
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        card_file = export_run(context.output_dir, step, checkpoints=_checkpoint_folder(context), shapes=shapes)
+        metric = context.get_config_as(LcmTrainConfig).regime.score_metric
+        best = f", the best of {len(scores)} by {metric}," if scores else ""
+        log.info("The model of step {}{} is ready to use: {}", step, best, card_file)
+
+
+def _checkpoint_folder(context: RecipeContext) -> Path:
+    path = context.resolver.resolve(CheckpointDir).path
+    return path if path is not None else context.output_dir / "checkpoints"

@@ -1,0 +1,143 @@
+"""One training batch: noise the concepts, predict them, measure the loss.
+
+Shapes: ``*P`` positions of the batch (N packed, B, T padded), C concept_dim, K noise draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from time import perf_counter
+from typing import final
+
+import torch
+from fairseq2.gang import Gang, ReduceOperation
+from fairseq2.metrics import MetricBag
+from fairseq2.metrics.aggregation import Mean, Sum
+from fairseq2.trainer import TrainUnit
+from torch import Tensor
+from torch.nn import Module
+from typing_extensions import override
+
+from lexalcm.data.batch import ConceptBatch
+from lexalcm.diffusion.objective import LossTerms, Objective
+from lexalcm.diffusion.parametrization import add_noise
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.training.flops import peak_flops
+from lexalcm.training.metrics import NUM_QUARTERS, quarter_name
+
+
+@final
+class LcmTrainUnit(TrainUnit[ConceptBatch]):
+    """Knows a two-tower model only by its interface."""
+
+    def __init__(self, dp_model: Module, model: TwoTowerModel, objective: Objective, gang: Gang) -> None:
+        """
+        :param dp_model: The data-parallel wrapper: calling anything else would bypass gradient synchronisation.
+        :param model: The model inside, for what has no parameters.
+        :param gang: The data-parallel gang.
+        """
+        self._dp_model = dp_model
+        self._model = model
+        self._objective = objective
+        self._gang = gang
+        self._lapse_start: float | None = None
+
+    @override
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        for name in ("loss", "raw_l2", "cosine"):
+            metric_bag.add(name, Mean())
+        for quarter in range(1, NUM_QUARTERS + 1):
+            metric_bag.add(quarter_name(quarter), Mean())
+        for name in ("num_examples", "num_elements", "num_target_elements", "padding", "model_flops"):
+            metric_bag.add(name, Sum())
+        for name in ("total_num_examples", "total_num_elements", "total_num_target_elements"):
+            metric_bag.add(name, Sum())
+
+    @override
+    def process_batch(self, batch: ConceptBatch, metric_bag: MetricBag) -> tuple[Tensor, None]:
+        if self._lapse_start is None:
+            # The first step after metrics were published, so that a validation in between does not count.
+            self._lapse_start = perf_counter()
+        model = self._model
+        with torch.no_grad():
+            clean = model.normalize(batch.concepts)
+            draw = self._objective.draw(batch.layout, clean.size(-1))
+            noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
+        predicted = self._dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
+        terms = self._objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
+        self._update_metrics(metric_bag, batch, predicted.detach(), clean, draw.timesteps, terms)
+        # The trainer averages gradients over ranks and micro-batches; undone here, a step's loss is the mean over all
+        # targets of all ranks, whatever each of them holds, a rank without data included.
+        targets = torch.full((), float(batch.num_step_targets), device=clean.device)
+        if self._gang.size > 1:
+            self._gang.all_reduce(targets, ReduceOperation.SUM)
+        share = self._gang.size * batch.num_step_batches / targets.clamp(min=1.0)
+        return terms.loss_sum * share, None
+
+    @torch.no_grad()
+    def _update_metrics(
+        self,
+        metric_bag: MetricBag,
+        batch: ConceptBatch,
+        predicted: Tensor,
+        clean: Tensor,
+        timesteps: Tensor,
+        terms: LossTerms,
+    ) -> None:
+        targets = batch.num_targets
+        if targets > 0:
+            metric_bag.get("loss", Mean).update(terms.loss_sum.detach() / targets, weight=targets)
+            self._update_raw_metrics(metric_bag, batch, predicted)
+            self._update_quarters(metric_bag, batch, predicted, clean, timesteps)
+        layout = batch.layout
+        counts = {
+            "num_examples": layout.num_documents if targets else 0,
+            "num_elements": layout.num_concepts if targets else 0,
+            "num_target_elements": targets,
+        }
+        for name, count in counts.items():
+            metric_bag.get(name, Sum).update(count)
+            metric_bag.get(f"total_{name}", Sum).update(count)
+        metric_bag.get("padding", Sum).update(layout.num_slots - layout.num_concepts)
+        context_len = max(1, round(sum(n * n for n in layout.lengths) / max(layout.num_concepts, 1)))
+        draws = timesteps.numel() // max(layout.num_slots, 1)
+        flops = self._model.flops_per_concept(context_len, noise_draws=draws) * counts["num_elements"]
+        metric_bag.get("model_flops", Sum).update(float(flops))
+
+    def _update_raw_metrics(self, metric_bag: MetricBag, batch: ConceptBatch, predicted: Tensor) -> None:
+        one_draw = predicted if predicted.dim() == batch.concepts.dim() else predicted[0]
+        raw = self._model.denormalize(one_draw)
+        truth = batch.concepts.float()
+        mask = batch.target_mask.float()
+        distance = torch.linalg.vector_norm(raw - truth, dim=-1)
+        cosine = torch.nn.functional.cosine_similarity(raw, truth, dim=-1)
+        targets = batch.num_targets
+        metric_bag.get("raw_l2", Mean).update((distance * mask).sum() / targets, weight=targets)
+        metric_bag.get("cosine", Mean).update((cosine * mask).sum() / targets, weight=targets)
+
+    def _update_quarters(
+        self, metric_bag: MetricBag, batch: ConceptBatch, predicted: Tensor, clean: Tensor, timesteps: Tensor
+    ) -> None:
+        schedule = self._model.schedule
+        error = (predicted - clean).square().mean(dim=-1)
+        counted = batch.target_mask.expand(timesteps.shape).float()
+        span = schedule.last_timestep - schedule.first_timestep + 1
+        quarter_of = (timesteps - schedule.first_timestep) * NUM_QUARTERS // span
+        for quarter in range(NUM_QUARTERS):
+            inside = counted * (quarter_of == quarter)
+            weight = inside.sum()
+            # A quarter that no position drew weighs nothing; its mean is then any finite number.
+            mean = (error * inside).sum() / weight.clamp(min=1.0)
+            metric_bag.get(quarter_name(quarter + 1), Mean).update(mean, weight=weight)
+
+    @override
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        flops = values.pop("model_flops", None)
+        if flops is None or self._lapse_start is None:
+            return
+        rate = float(flops) / (perf_counter() - self._lapse_start)
+        self._lapse_start = None
+        values["model_tflops"] = rate / 1e12
+        peak = peak_flops(self._gang.device)
+        if peak is not None:
+            values["mfu"] = rate / (peak * self._gang.size)

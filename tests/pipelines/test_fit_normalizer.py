@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lexalcm.errors import ConfigError, DataError
+from lexalcm.pipelines.fit_normalizer import fit, fit_normalizer
+
+
+def data(num_rows: int = 5000, dim: int = 6, seed: int = 0) -> np.ndarray:
+    r = np.random.default_rng(seed)
+    return (r.normal(size=(num_rows, dim)) * np.linspace(0.5, 2.0, dim) + np.linspace(-1.0, 3.0, dim)).astype(np.float32)
+
+
+def chunked(x: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
+    return (x[i : i + size] for i in range(0, len(x), size))
+
+
+def test_standard_is_mean_and_population_deviation() -> None:
+    x = data() + np.float32(1000.0)
+    result = fit(chunked(x), "standard")
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(result.center, wide.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(result.scale, wide.std(axis=0), rtol=1e-6)
+    assert result.num_concepts == len(x) and result.dead_dims == () and result.error_bound == 0.0
+
+
+def test_robust_is_median_and_scaled_interquartile_range() -> None:
+    x = data()
+    result = fit(chunked(x), "robust")
+    low, median, high = np.quantile(x.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
+    np.testing.assert_allclose(result.center, median, rtol=1e-6)
+    np.testing.assert_allclose(result.scale, 0.7413 * (high - low), rtol=1e-6)
+    assert result.center.dtype == result.scale.dtype == np.float32
+    assert result.error_bound == 0.0
+
+
+def test_sketched_fit_records_a_bound_it_keeps() -> None:
+    x = data(20_000)
+    exact, sketched = fit(chunked(x), "robust"), fit(chunked(x), "robust", buffer_rows=1000)
+    assert 0.0 < sketched.error_bound <= 0.01
+    assert np.all(np.abs(sketched.center - exact.center) <= sketched.error_bound * exact.scale / 0.7413)
+    assert np.all(np.abs(sketched.scale / exact.scale - 1.0) <= sketched.error_bound)
+
+
+@pytest.mark.parametrize("buffer_rows", [None, 500])
+@pytest.mark.parametrize("method", ["robust", "standard"])
+def test_dimensions_without_spread_get_scale_one_and_one_warning(method: str, buffer_rows: int | None) -> None:
+    r = np.random.default_rng(0)
+    x = r.normal(scale=0.05, size=(4000, 12)).astype(np.float16)
+    x[:, 2] = 0.0
+    x[:, 5] = np.where(r.random(4000) < 0.5, -6e-8, -0.0)
+    x[:, 7] = 0.3 + np.where(r.random(4000) < 0.5, 2.0**-12, 0.0)
+    x[:, 9] *= 0.5
+    with pytest.warns(UserWarning, match=r"3 of 12 dimensions .* 2, 5, 7\.") as caught:
+        result = fit(chunked(x), method, buffer_rows=buffer_rows)
+    assert len(caught) == 1
+    assert result.dead_dims == (2, 5, 7)
+    assert result.scale[[2, 5, 7]].tolist() == [1.0, 1.0, 1.0]
+    np.testing.assert_allclose(result.center[[2, 5, 7]], [0.0, 0.0, 0.3], atol=5e-4)
+    live = np.setdiff1d(np.arange(12), result.dead_dims)
+    assert np.all(result.scale[live] < 0.1) and np.all(result.scale[live] > 0.01)
+
+
+def test_threshold_of_a_dead_dimension_is_a_thousandth_of_the_others() -> None:
+    x = data(4000, 8)
+    spread = x.std(axis=0)
+    x[:, 0] *= 2e-3 * np.quantile(spread, 0.9) / spread[0]
+    assert fit([x], "standard").dead_dims == ()
+    x[:, 0] *= 0.4
+    with pytest.warns(UserWarning, match="no spread"):
+        assert fit([x], "standard").dead_dims == (0,)
+
+
+def test_large_dimensions_do_not_make_the_others_dead() -> None:
+    x = data(4000, 40)
+    x[:, 3] *= 1e4
+    assert fit([x]).dead_dims == ()
+
+
+def test_three_rows_are_too_few_and_a_warning_says_so() -> None:
+    with pytest.warns(UserWarning, match="Only 3 concepts"):
+        fit([data(3)])
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([], "no concepts"),
+        ([np.zeros((0, 4), np.float32)], "no concepts"),
+        ([np.ones((2, 4), np.float32), np.ones((2, 5), np.float32)], "4 dimensions .* some have 5"),
+        ([np.array([[1.0, np.nan]], np.float32)], "NaN or infinity"),
+        ([np.array([[1.0, np.inf]], np.float16)], "NaN or infinity"),
+    ],
+)
+def test_data_that_cannot_be_fitted_is_an_error(chunks: list[np.ndarray], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fit(chunks)
+
+
+def test_unknown_method_offers_the_near_match() -> None:
+    with pytest.raises(ConfigError, match='Did you mean "robust"'):
+        fit([data()], "robusst")  # type: ignore[arg-type]
+
+
+def test_data_unlike_its_beginning_warns_or_fails_but_is_never_silently_wrong() -> None:
+    r = np.random.default_rng(0)
+    start = r.normal(size=(1000, 2)).astype(np.float32)
+    with pytest.warns(UserWarning, match="Shuffle the files"):
+        result = fit([start, *[40.0 + start] * 20], buffer_rows=1000)
+    assert result.error_bound > 0.01
+    with pytest.raises(DataError, match="far outside"):
+        fit([start, *[1e6 + start] * 20], buffer_rows=1000)
+
+
+def test_documents_are_counted_with_their_files() -> None:
+    x = data(3000)
+    documents = [
+        SimpleNamespace(concepts=c, file=f"part{i % 2}.parquet") for i, c in enumerate(np.split(x, [7, 7, 1500]))
+    ]
+    asked, seen = [], []
+
+    class Dataset:
+        def documents(self, split: str | None) -> Iterator[SimpleNamespace]:
+            asked.append(split)
+            return iter(documents)
+
+    result = fit_normalizer(Dataset(), "train", progress=lambda *counts: seen.append(counts))
+    assert asked == ["train"]
+    assert (result.num_documents, result.num_concepts) == (4, 3000)
+    assert result.files == ("part0.parquet", "part1.parquet")
+    np.testing.assert_array_equal(result.center, fit([x]).center)
