@@ -61,11 +61,11 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         model = self._model
         with torch.no_grad():
             clean = model.normalize(batch.concepts)
-            draw = self._objective.draw(batch.layout, clean.size(-1))
+            draw = self._objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
             noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
         predicted = self._dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
         terms = self._objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
-        self._update_metrics(metric_bag, batch, predicted.detach(), clean, draw.timesteps, terms)
+        self._update_metrics(metric_bag, batch, predicted.detach(), draw.timesteps, terms)
         # The trainer averages gradients over ranks and micro-batches; undone here, a step's loss is the mean over all
         # targets of all ranks, whatever each of them holds, a rank without data included.
         targets = torch.full((), float(batch.num_step_targets), device=clean.device)
@@ -80,7 +80,6 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         metric_bag: MetricBag,
         batch: ConceptBatch,
         predicted: Tensor,
-        clean: Tensor,
         timesteps: Tensor,
         terms: LossTerms,
     ) -> None:
@@ -88,7 +87,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         if targets > 0:
             metric_bag.get("loss", Mean).update(terms.loss_sum.detach() / targets, weight=targets)
             self._update_raw_metrics(metric_bag, batch, predicted)
-            self._update_quarters(metric_bag, batch, predicted, clean, timesteps)
+            self._update_quarters(metric_bag, batch, timesteps, terms)
         layout = batch.layout
         counts = {
             "num_examples": layout.num_documents if targets else 0,
@@ -116,10 +115,9 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         metric_bag.get("cosine", Mean).update((cosine * mask).sum() / targets, weight=targets)
 
     def _update_quarters(
-        self, metric_bag: MetricBag, batch: ConceptBatch, predicted: Tensor, clean: Tensor, timesteps: Tensor
+        self, metric_bag: MetricBag, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms
     ) -> None:
         schedule = self._model.schedule
-        error = (predicted - clean).square().mean(dim=-1)
         counted = batch.target_mask.expand(timesteps.shape).float()
         span = schedule.last_timestep - schedule.first_timestep + 1
         quarter_of = (timesteps - schedule.first_timestep) * NUM_QUARTERS // span
@@ -127,7 +125,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
             inside = counted * (quarter_of == quarter)
             weight = inside.sum()
             # A quarter that no position drew weighs nothing; its mean is then any finite number.
-            mean = (error * inside).sum() / weight.clamp(min=1.0)
+            mean = (terms.squared_error * inside).sum() / weight.clamp(min=1.0)
             metric_bag.get(quarter_name(quarter + 1), Mean).update(mean, weight=weight)
 
     @override

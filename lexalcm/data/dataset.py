@@ -1,0 +1,206 @@
+"""The dataset family ``concept_parquet``: documents as lists of sentence embeddings in parquet files."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lexalcm.data.batch import Affixes
+from lexalcm.data.discover import DataWarning, SourceFiles, discover, same_split
+from lexalcm.data.filters import passes_partitions
+from lexalcm.data.reader import ConceptReader
+from lexalcm.data.rows import check_schema, read_rows
+from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig
+from lexalcm.data.special_concepts import load_special_concepts
+from lexalcm.data.validate import BadRowCounter, Watch
+from lexalcm.errors import DataError
+
+
+@dataclass(frozen=True)
+class Document:
+    """One row of the dataset."""
+
+    id: str
+    """``source:relative path:row``."""
+
+    concepts: np.ndarray
+    """``[T, C]`` as stored, in memory of its own."""
+
+    sentences: list[str] | None
+    """Its text, if the dataset reads text."""
+
+    file: str
+
+    row: int
+
+
+class ConceptParquetDataset:
+    """Open files with known columns; nothing but footers is read yet."""
+
+    def __init__(self, config: ConceptParquetConfig) -> None:
+        """
+        :raises ConfigError: A field of the configuration cannot be honoured.
+        :raises DataError: A file or column is missing, damaged, or not what is expected.
+        """
+        self.config = config
+        self._sources = [
+            SourceFiles(source, discover(source.path, str(source.embedding_column))) for source in config.resolved_sources()
+        ]
+        self.concept_dim = self._check_files()
+        """Width of the vectors."""
+
+    def _check_files(self) -> int:
+        width = self.config.concept_dim
+        said_partition = False
+        for source in self._sources:
+            for file in source.files:
+                width = check_schema(file, source.config, width) or width
+                both = sorted(set(file.partitions) & set(file.schema.names))
+                if both and not said_partition:
+                    said_partition = True
+                    warnings.warn(
+                        f"{file.path}: `{both[0]}` is a partition of the path (text) and a column of the file "
+                        f"({file.schema.field(both[0]).type}); the path's value is used.",
+                        DataWarning,
+                        stacklevel=3,
+                    )
+        if self.num_rows() == 0:
+            files = [f.path for s in self._sources for f in s.files]
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            raise DataError(f"The dataset has no documents: {files[0]}{more} has no rows.")
+        return width if width is not None else self._peek_width()
+
+    def _peek_width(self) -> int:
+        """The width of the first vector, where the type does not fix it."""
+        for source in self._sources:
+            for file in source.files:
+                with file.open() as parquet:
+                    for group in range(parquet.num_row_groups):
+                        column = parquet.read_row_group(group, columns=[source.config.embedding_column]).column(0)
+                        for row in column:
+                            vectors = row.as_py()
+                            if vectors and vectors[0]:
+                                return len(vectors[0])
+        raise DataError("No document of the dataset has an embedding, so the width of a vector is not known.")
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits that paths name, sorted."""
+        return sorted({f.split for s in self._sources for f in s.files if f.split is not None})
+
+    def files(self, split: str | None) -> list[SourceFiles]:
+        """The files of a split by source, ``None`` for all; those that filters on partitions leave out are gone.
+
+        :raises DataError: There is no such split, or filters leave nothing.
+        """
+        chosen = []
+        for source in self._sources:
+            asked = source.config.split if source.config.split is not None else split
+            files = [
+                f
+                for f in source.files
+                if (asked is None or same_split(asked, f.split)) and passes_partitions(source.config.filters, f.partitions)
+            ]
+            chosen.append(SourceFiles(source.config, files))
+        if not any(s.files for s in chosen):
+            paths = ", ".join(s.config.path for s in self._sources)
+            found = f"splits found: {', '.join(self.splits)}" if self.splits else "its paths name no splits"
+            fix = "Name one of them" if self.splits else "Lay files out as split=train/ and split=validation/"
+            raise DataError(
+                f"The dataset {paths} has no files for the split `{split}`; {found}.\n"
+                f"{fix}, or set `dataset.train_split` (or `valid_split`) to null, which takes all files (or none)."
+            )
+        return chosen
+
+    def num_rows(self, split: str | None = None) -> int:
+        """Rows of a split as the footers tell; filters and bad rows not considered."""
+        sources = self._sources if split is None else self.files(split)
+        return sum(sum(f.rows) for s in sources for f in s.files)
+
+    def describe(self) -> str:
+        """One line: files, row groups, documents, about how many concepts, splits."""
+        files = [f for s in self._sources for f in s.files]
+        groups, concepts = sum(len(f.rows) for f in files), sum(sum(f.components) for f in files) // self.concept_dim
+        by_split = ", ".join(f"{split}: {self.num_rows(split):,}" for split in self.splits) or "no splits"
+        return (
+            f"{len(files):,} file(s), {groups:,} row group(s), {self.num_rows():,} documents ({by_split}), about "
+            f"{concepts:,} concepts of {self.concept_dim} dimensions"
+        )
+
+    def documents(self, split: str | None = None) -> Iterator[Document]:
+        """Yields documents in file order: files sorted by relative path, rows as stored, bad ones handled as configured."""
+        counter = self.bad_row_counter()
+        for source in self.files(split):
+            watch = Watch(source.config.path)
+            for file in source.files:
+                name = f"{source.config.name}:{file.relative}"
+                for group in range(len(file.rows)):
+                    for rows in read_rows(
+                        file, source.config, group, concept_dim=self.concept_dim, counter=counter, watch=watch
+                    ):
+                        for i, (start, length, row) in enumerate(
+                            zip(rows.starts.tolist(), rows.lengths.tolist(), rows.rows.tolist())
+                        ):
+                            sentences = None if rows.sentences is None else rows.sentences.of(int(rows.chunk_rows[i]))
+                            concepts = rows.values[start : start + length].copy()
+                            yield Document(f"{name}:{row}", concepts, sentences, file.path, row)
+            watch.finish()
+
+    def bad_row_counter(self) -> BadRowCounter:
+        """A fresh count of bad rows, under this dataset's rules."""
+        return BadRowCounter(skip=self.config.on_bad_rows == "skip", max_share=self.config.max_bad_share)
+
+    def create_reader(
+        self,
+        split: str | None,
+        reading: ReadingConfig,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        num_accumulate: int = 1,
+        concept_dim: int | None = None,
+        pin_memory: bool = False,
+        any_rank: Callable[[bool], bool] | None = None,
+    ) -> ConceptReader:
+        """Makes the reader that training takes batches from.
+
+        :param num_accumulate: Micro-batches of a step.
+        :param concept_dim: What the model expects.
+        :param any_rank: Tells whether a flag is true on any rank; needed with several, so that all end an epoch together.
+        :raises DataError: The model expects another width, or a special concept does not fit.
+        """
+        reading.validate()
+        if concept_dim is not None and concept_dim != self.concept_dim:
+            raise DataError(
+                f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is {concept_dim}.\n"
+                f"Set --config model.config_overrides.concept_dim={self.concept_dim}"
+            )
+        return ConceptReader(
+            self.files(split),
+            self.concept_dim,
+            self.bad_row_counter(),
+            reading,
+            self._affixes(reading),
+            rank=rank,
+            world_size=world_size,
+            num_accumulate=num_accumulate,
+            pin_memory=pin_memory,
+            any_rank=any_rank,
+        )
+
+    def _affixes(self, reading: ReadingConfig) -> Affixes:
+        if reading.special_concepts is None:
+            return Affixes()
+        special = load_special_concepts(reading.special_concepts)
+        prefix, suffix = (
+            None if name is None else special.get(name, self.concept_dim) for name in (reading.prefix, reading.suffix)
+        )
+        return Affixes(prefix, suffix)
+
+
+def open_concept_parquet(config: ConceptParquetConfig) -> ConceptParquetDataset:
+    """What fairseq2 calls to open a dataset of the family."""
+    return ConceptParquetDataset(config)

@@ -1,0 +1,187 @@
+"""What data there is and how it is batched: configuration, validated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lexalcm.data.filters import FilterConfig
+from lexalcm.errors import ConfigError
+
+EMBEDDING_COLUMN = "text_sentences_sonar_emb"
+
+
+@dataclass(kw_only=True)
+class SourceConfig:
+    """One place with parquet files."""
+
+    path: str = ""
+    """A file or directory, local or an fsspec URL. Hive partitions (``split=train/``) and ``Train/``, ``Val/`` are known."""
+
+    name: str | None = None
+    """What the source is called in messages and sample ids; by default the last part of its path."""
+
+    weight: float | None = None
+    """Share of documents drawn from this source; all sources have one, or none. Without, they are joined."""
+
+    split: str | None = None
+    """Take this split whatever the dataset is asked for."""
+
+    embedding_column: str | None = None
+    """Overrides the dataset's."""
+
+    text_column: str | None = None
+    """Overrides the dataset's."""
+
+    filters: list[FilterConfig] = field(default_factory=list)
+    """Rows must pass these too."""
+
+
+@dataclass(kw_only=True)
+class ConceptParquetConfig:
+    """A dataset of documents as lists of sentence embeddings, in Meta's parquet layout or LexaLCM's."""
+
+    path: str | None = None
+    """The short form for one source."""
+
+    sources: list[SourceConfig] = field(default_factory=list)
+    """Several sources."""
+
+    embedding_column: str = EMBEDDING_COLUMN
+    """Column of embeddings: lists of vectors."""
+
+    text_column: str | None = None
+    """Column of sentences, checked against the embeddings; ``null`` leaves text unread."""
+
+    concept_dim: int | None = None
+    """Width of a vector; ``null`` takes what the first file has."""
+
+    on_bad_rows: Literal["error", "skip"] = "error"
+    """What a document that must not be trained on does: stop, or be skipped and counted."""
+
+    max_bad_share: float = 0.01
+    """With ``skip``: stop all the same when more than this share of rows is bad, once 1,000 have been seen."""
+
+    filters: list[FilterConfig] = field(default_factory=list)
+    """Rows must pass all of these."""
+
+    def resolved_sources(self) -> list[SourceConfig]:
+        """Returns the sources with nothing left to inherit.
+
+        :raises ConfigError: A field cannot be honoured.
+        """
+        if bool(self.path) == bool(self.sources):
+            raise ConfigError("A concept_parquet dataset needs `path` or `sources`, and not both.")
+        sources = self.sources or [SourceConfig(path=str(self.path))]
+        weighted = [s for s in sources if s.weight is not None]
+        if weighted and len(weighted) != len(sources):
+            raise ConfigError("`sources`: all of them need a `weight`, or none.")
+        for number, source in enumerate(sources):
+            where = f"`sources[{number}]"
+            if not source.path:
+                raise ConfigError(f"{where}.path` must be a file, a directory or a URL, but is empty.")
+            if source.weight is not None and not source.weight > 0.0:
+                raise ConfigError(f"{where}.weight` must be above 0, but is {source.weight}.")
+        if self.concept_dim is not None and self.concept_dim < 1:
+            raise ConfigError(f"`concept_dim` must be at least 1, but is {self.concept_dim}.")
+        if self.on_bad_rows not in ("error", "skip"):
+            raise ConfigError(f"`on_bad_rows` must be error or skip, but is {self.on_bad_rows!r}.")
+        if not 0.0 <= self.max_bad_share <= 1.0:
+            raise ConfigError(f"`max_bad_share` must be between 0 and 1, but is {self.max_bad_share}.")
+        resolved = [
+            SourceConfig(
+                path=s.path,
+                name=s.name or s.path.rstrip("/").rsplit("/", 1)[-1],
+                weight=s.weight,
+                split=s.split,
+                embedding_column=s.embedding_column or self.embedding_column,
+                text_column=s.text_column or self.text_column,
+                filters=[*self.filters, *s.filters],
+            )
+            for s in sources
+        ]
+        for source in resolved:
+            for row_filter in source.filters:
+                row_filter.validate()
+        return resolved
+
+
+@dataclass(kw_only=True)
+class ReadingConfig:
+    """How documents become batches."""
+
+    max_seq_len: int = 128
+    """Concepts of a document in one batch row; longer documents are cut into windows. Prefix and suffix come on top."""
+
+    min_document_len: int = 1
+    """Shorter documents are left out and counted."""
+
+    max_document_len: int | None = None
+    """Longer documents are left out and counted."""
+
+    concepts_per_batch: int | None = 16_384
+    """Bound of a batch in concepts of documents, whatever their lengths; padding and affixes come on top."""
+
+    documents_per_batch: int | None = None
+    """Instead: a batch is so many documents (or windows of them)."""
+
+    pack: bool = True
+    """Documents one after the other without padding; ``false`` pads to the longest, ``[B, T, C]``."""
+
+    special_concepts: str | None = None
+    """Safetensors file with the vectors that ``prefix`` and ``suffix`` name."""
+
+    prefix: str | None = None
+    """Special concept before each document; it is context, not a target."""
+
+    suffix: str | None = None
+    """Special concept after each document."""
+
+    shuffle: bool = True
+    """Another order in each epoch; ``false`` keeps that of the files."""
+
+    shuffle_window: int = 100_000
+    """How many concepts are read at a time and shuffled together; row groups are shuffled before that. Twice as many are
+    in memory at most."""
+
+    seed: int = 1
+    """Of the order."""
+
+    dtype: Literal["float32", "float16"] = "float32"
+    """Of the vectors in a batch."""
+
+    prefetch: int = 4
+    """Batches that are made ready ahead; 0 reads in the training thread."""
+
+    num_workers: int = 2
+    """Threads that decode row groups."""
+
+    def validate(self) -> None:
+        """:raises ConfigError: A field cannot be honoured."""
+        where = "`dataset.reading"
+        for name in ("max_seq_len", "min_document_len", "shuffle_window", "num_workers"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{where}.{name}` must be at least 1, but is {getattr(self, name)}.")
+        if self.prefetch < 0:
+            raise ConfigError(f"{where}.prefetch` must be at least 0, but is {self.prefetch}.")
+        if self.max_document_len is not None and self.max_document_len < self.min_document_len:
+            raise ConfigError(
+                f"{where}.max_document_len` ({self.max_document_len}) must be at least `min_document_len` "
+                f"({self.min_document_len})."
+            )
+        given = [n for n in ("concepts_per_batch", "documents_per_batch") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ConfigError(
+                f"{where}`: exactly one of `concepts_per_batch` and `documents_per_batch` must be set, the other null."
+            )
+        if getattr(self, given[0]) < 1:
+            raise ConfigError(f"{where}.{given[0]}` must be at least 1, but is {getattr(self, given[0])}.")
+        if self.concepts_per_batch is not None and self.concepts_per_batch < self.max_seq_len:
+            raise ConfigError(
+                f"{where}.concepts_per_batch` ({self.concepts_per_batch}) must be at least `max_seq_len` "
+                f"({self.max_seq_len}), or a long document fits no batch."
+            )
+        if (self.prefix or self.suffix) and not self.special_concepts:
+            raise ConfigError(f"{where}.special_concepts` must name the file that holds `prefix` and `suffix`.")
+        if self.dtype not in ("float32", "float16"):
+            raise ConfigError(f"{where}.dtype` must be float32 or float16, but is {self.dtype!r}.")

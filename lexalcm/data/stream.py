@@ -1,0 +1,187 @@
+"""The windows of one source in an epoch's order, a pool at a time, from any point on.
+
+Shapes: V vectors of a pool, C their width, W windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from lexalcm.data.discover import DataFile
+from lexalcm.data.order import Unit, document_order, group_into_pools, split_into_units, units_of_rank
+from lexalcm.data.rows import Rows, read_rows
+from lexalcm.data.sources import ReadingConfig, SourceConfig
+from lexalcm.data.validate import BadRowCounter
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Documents read together, cut into windows and shuffled."""
+
+    values: np.ndarray
+    """``[V, C]``."""
+
+    starts: np.ndarray
+    """int64 ``[W]``, as the next six."""
+
+    lengths: np.ndarray
+    is_first: np.ndarray
+    is_last: np.ndarray
+    file: np.ndarray
+    row: np.ndarray
+    window: np.ndarray
+
+    ends: np.ndarray
+    """int64 ``[W]``: concepts up to and with each window."""
+
+
+class WindowStream:
+    """A cursor over the windows that a rank reads of one source: epoch, pool, window."""
+
+    def __init__(
+        self,
+        files: list[tuple[DataFile, SourceConfig]],
+        reading: ReadingConfig,
+        *,
+        number: int,
+        concept_dim: int,
+        rank: int,
+        world_size: int,
+        counter: BadRowCounter,
+        executor: ThreadPoolExecutor,
+        on_skipped: Callable[[str, int], None],
+    ) -> None:
+        """
+        :param number: Tells the sources of a mixture apart in the order.
+        :param on_skipped: Told how many documents a length limit left out, by its name.
+        """
+        self._files = files
+        self._reading = reading
+        self._number = number
+        self._concept_dim = concept_dim
+        self._rank = rank
+        self._world_size = world_size
+        self._counter = counter
+        self._executor = executor
+        self._on_skipped = on_skipped
+        self._units = split_into_units(((f.rows, f.components) for f, _ in files), world_size)
+        self._pending: dict[tuple[int, int], list[Future[list[Rows]]]] = {}
+        self.move(epoch=1, pool=0, window=0)
+
+    def move(self, *, epoch: int, pool: int, window: int) -> None:
+        """Puts the cursor somewhere; what was read ahead is dropped."""
+        self.epoch, self.pool_number, self.window = epoch, pool, window
+        self._pending.clear()
+        self._pools = self._plan(epoch)
+        self._current: Pool | None = None
+
+    def _plan(self, epoch: int) -> list[list[Unit]]:
+        units = units_of_rank(
+            self._units, seed=self._seed, epoch=epoch, stream=self._number, rank=self._rank, world_size=self._world_size
+        )
+        return group_into_pools(units, components=self._reading.shuffle_window * self._concept_dim)
+
+    @property
+    def _seed(self) -> int | None:
+        return self._reading.seed if self._reading.shuffle else None
+
+    def pool(self) -> Pool | None:
+        """The pool under the cursor with windows left in it, ``None`` at the end of the epoch."""
+        while True:
+            if self._current is None:
+                if self.pool_number >= len(self._pools):
+                    return None
+                self._current = self._load(self.pool_number)
+                self._start(self.pool_number + 1)
+            if self.window < len(self._current.starts):
+                return self._current
+            self._current = None
+            self.pool_number += 1
+            self.window = 0
+
+    def next_epoch(self) -> None:
+        """Moves to the start of the next epoch."""
+        self.move(epoch=self.epoch + 1, pool=0, window=0)
+
+    def _start(self, number: int) -> None:
+        """Begins to read a pool in the workers' threads."""
+        if number < len(self._pools) and (self.epoch, number) not in self._pending:
+            self._pending[(self.epoch, number)] = [self._executor.submit(self._read, unit) for unit in self._pools[number]]
+
+    def _read(self, unit: Unit) -> list[Rows]:
+        file, source = self._files[unit.file]
+        return list(
+            read_rows(
+                file,
+                source,
+                unit.row_group,
+                concept_dim=self._concept_dim,
+                counter=self._counter,
+                start=unit.start,
+                stop=None if unit.stop == file.rows[unit.row_group] else unit.stop,
+            )
+        )
+
+    def _load(self, number: int) -> Pool:
+        self._start(number)
+        futures = self._pending.pop((self.epoch, number))
+        parts = [(unit.file, rows) for unit, future in zip(self._pools[number], futures) for rows in future.result()]
+        return self._build(parts, number)
+
+    def _build(self, parts: list[tuple[int, Rows]], number: int) -> Pool:
+        sizes = np.asarray([len(rows.values) for _, rows in parts], dtype=np.int64)
+        values = _join([rows.values for _, rows in parts], self._concept_dim)
+        bases = np.cumsum(sizes) - sizes
+        lengths = _concatenate([rows.lengths for _, rows in parts])
+        starts = _concatenate([base + rows.starts for base, (_, rows) in zip(bases, parts)])
+        row = _concatenate([rows.rows for _, rows in parts])
+        file = _concatenate([np.full(len(rows.rows), index) for index, rows in parts])
+        keep = self._within_limits(lengths)
+        lengths, starts, row, file = lengths[keep], starts[keep], row[keep], file[keep]
+        # Each document gives ceil(length / max_seq_len) windows; the last one is the shorter.
+        limit = self._reading.max_seq_len
+        count = -(-lengths // limit)
+        owner = np.repeat(np.arange(len(lengths)), count)
+        window = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+        order = document_order(
+            len(owner), seed=self._seed, epoch=self.epoch, stream=self._number, pool=number
+        )
+        owner, window = owner[order], window[order]
+        window_lengths = np.minimum(lengths[owner] - window * limit, limit)
+        return Pool(
+            values,
+            starts=starts[owner] + window * limit,
+            lengths=window_lengths,
+            is_first=window == 0,
+            is_last=window == count[owner] - 1,
+            file=file[owner],
+            row=row[owner],
+            window=window,
+            ends=np.cumsum(window_lengths),
+        )
+
+    def _within_limits(self, lengths: np.ndarray) -> np.ndarray:
+        empty = lengths == 0
+        short = (lengths < self._reading.min_document_len) & ~empty
+        longest = self._reading.max_document_len
+        long = lengths > longest if longest is not None else np.zeros(len(lengths), dtype=bool)
+        for name, left_out in (("empty", empty), ("shorter than min_document_len", short), ("longer than max_document_len", long)):
+            if left_out.any():
+                self._on_skipped(name, int(left_out.sum()))
+        return ~(empty | short | long)
+
+
+def _join(parts: list[np.ndarray], width: int) -> np.ndarray:
+    if not parts:
+        return np.zeros((0, width), np.float16)
+    # Doubles are halved on arrival: no batch is wider than float32.
+    parts = [p.astype(np.float32) if p.dtype == np.float64 else p for p in parts]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _concatenate(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts).astype(np.int64, copy=False) if parts else np.zeros(0, np.int64)

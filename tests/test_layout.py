@@ -1,0 +1,75 @@
+"""DocumentLayout against the plain way of doing each thing, document by document."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lexalcm.layout import DocumentLayout
+
+UNEVEN = [128, 80, 66, 40, 31, 25, 17, 12, 9, 6]
+
+
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [1], UNEVEN, [3, 0, 5, 2, 1, 12], [0, 0, 2]])
+def test_rows_and_unrows_are_inverse(lengths: list[int]) -> None:
+    layout = DocumentLayout(lengths)
+    x = torch.randn(sum(lengths), 3)
+    assert torch.equal(layout.unrows(layout.rows(x)), x)
+
+
+def test_rows_hold_whole_documents_in_order() -> None:
+    layout = DocumentLayout([2, 5, 3])
+    x = torch.arange(10)
+    documents = {tuple(r.tolist()) for rows in layout.rows(x) for r in rows}
+    assert any(d[:5] == (2, 3, 4, 5, 6) for d in documents)
+    assert any(d[:3] == (7, 8, 9) for d in documents)
+    assert any(d[:2] == (0, 1) for d in documents)
+
+
+def test_rows_keep_leading_dimensions() -> None:
+    layout = DocumentLayout([2, 5, 3])
+    x = torch.randn(4, 10, 7)
+    rows = layout.rows(x, dim=1)
+    assert all(r.shape[0] == 4 and r.shape[-1] == 7 for r in rows)
+    assert torch.equal(layout.unrows(rows, dim=1), x)
+
+
+def test_padding_in_rows_stays_small() -> None:
+    layout = DocumentLayout(UNEVEN)
+    slots = sum(r.shape[0] * r.shape[1] for r in layout.rows(torch.zeros(sum(UNEVEN), 1)))
+    assert slots < 1.5 * sum(UNEVEN)
+
+
+def test_shift_puts_a_zero_before_each_document_and_drops_its_last() -> None:
+    layout = DocumentLayout([2, 3])
+    x = torch.arange(1.0, 6.0).unsqueeze(-1)
+    assert layout.shift(x).flatten().tolist() == [0, 1, 0, 3, 4]
+
+
+def test_packed_and_padded_agree_on_positions_and_shift() -> None:
+    packed, padded = DocumentLayout([2, 3]), DocumentLayout([2, 3], packed=False)
+    x = torch.randn(2, 3, 4)
+    real = padded.real
+    assert real.tolist() == [[True, True, False], [True, True, True]]
+    assert torch.equal(padded.positions[real], packed.positions)
+    assert torch.equal(padded.shift(x)[real], packed.shift(x[real]))
+
+
+def test_counts_tell_concepts_from_slots() -> None:
+    assert DocumentLayout([2, 3], packed=False, width=6).num_slots == 12
+    assert DocumentLayout([2, 3], packed=False, width=6).num_concepts == 5
+    assert DocumentLayout([2, 0, 3]).num_slots == 5
+
+
+def test_gradients_pass_through_rows_once() -> None:
+    layout = DocumentLayout([1, 4])
+    x = torch.ones(5, requires_grad=True)
+    layout.unrows(layout.rows(x)).sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [1.0] * 5
+
+
+def test_bad_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        DocumentLayout([2, -1])
+    with pytest.raises(ValueError, match="longest"):
+        DocumentLayout([5], packed=False, width=4)
