@@ -172,7 +172,7 @@ class ConceptParquetDataset:
         :param any_rank: Tells whether a flag is true on any rank; needed with several, so that all end an epoch together.
         :raises DataError: The model expects another width, or a special concept does not fit.
         """
-        reading.validate()
+        reading.check()
         if concept_dim is not None and concept_dim != self.concept_dim:
             raise DataError(
                 f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is {concept_dim}.\n"

@@ -38,7 +38,7 @@ class FilterConfig:
     value: object = None
     """What is compared with; a list for ``in`` and ``not in``; nothing for the null tests."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: The operator is not known, or the value does not go with it."""
         if self.operator not in OPERATORS:
             raise ConfigError(f"filter on `{self.column}`: {unknown_name('operator', str(self.operator), OPERATORS)}")

@@ -102,7 +102,7 @@ class ConceptParquetConfig:
         ]
         for source in resolved:
             for row_filter in source.filters:
-                row_filter.validate()
+                row_filter.check()
         return resolved
 
 
@@ -156,7 +156,7 @@ class ReadingConfig:
     num_workers: int = 2
     """Threads that decode row groups."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         where = "`dataset.reading"
         for name in ("max_seq_len", "min_document_len", "shuffle_window", "num_workers"):

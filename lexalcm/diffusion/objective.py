@@ -51,9 +51,9 @@ class ObjectiveConfig:
     """``bernoulli``: each position by itself. ``meta_compatible``: a fixed number of positions, the same in the whole padded
     batch, never the first."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
-        self.timestep_density.validate()
+        self.timestep_density.check()
         for name, value, known in (
             ("weighting", self.weighting, get_args(Weighting)),
             ("guidance_drop_rule", self.guidance_drop_rule, get_args(DropRule)),
@@ -107,7 +107,7 @@ class Objective:
         output_form: OutputForm = "direct",
     ) -> None:
         """:raises ConfigError: The model's schedule, prediction type and output form do not go together with this."""
-        config.validate()
+        config.check()
         if prediction_type == "epsilon" and schedule.has_zero_terminal_snr:
             raise ConfigError(
                 "`prediction_type: epsilon` cannot be trained on a schedule with zero terminal SNR: at its last timestep the "

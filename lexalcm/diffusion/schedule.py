@@ -53,7 +53,7 @@ class ScheduleConfig:
     """Shift and scale the square roots of alpha-bar so that the last row is exactly 0 (Lin et al. 2023). The ``cosine``
     table ends at 0 by itself."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         if self.kind not in get_args(ScheduleKind):
             raise ConfigError(f"`schedule.kind`: {unknown_name('schedule', str(self.kind), get_args(ScheduleKind))}")
@@ -79,7 +79,7 @@ class NoiseSchedule:
 
     def __init__(self, config: ScheduleConfig) -> None:
         """:raises ConfigError: The configuration cannot be honoured."""
-        config.validate()
+        config.check()
         self.config = config
         self.table = _build_table(config)
         """Alpha-bar of each row, float64 ``[S]``, on the CPU."""

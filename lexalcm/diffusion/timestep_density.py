@@ -42,7 +42,7 @@ class TimestepDensityConfig:
     std: float = 1.0
     """Standard deviation of the normal under ``logit_normal``."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         where = "`timestep_density"
         if self.kind not in get_args(DensityKind):
@@ -62,7 +62,7 @@ def timestep_probabilities(config: TimestepDensityConfig, num_timesteps: int) ->
 
     :raises ConfigError: The density cannot be honoured.
     """
-    config.validate()
+    config.check()
     if config.kind == "uniform":
         mass = torch.ones(num_timesteps, dtype=torch.float64)
     elif config.kind == "meta_beta":

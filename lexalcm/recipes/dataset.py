@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from fairseq2.assets import AssetStore
 from fairseq2.datasets import DatasetFamily
 from fairseq2.logging import log
-from fairseq2.runtime.dependency import DependencyResolver
+from fairseq2.runtime.dependency import DependencyResolver, get_dependency_resolver
 from fairseq2.utils.structured import ValueConverter
 
 from lexalcm.checkpoints.resolve import resolve_card
@@ -50,3 +51,22 @@ def open_dataset(resolver: DependencyResolver, section: ConceptDatasetSection) -
         raise ConfigError(f"`dataset.family` {family_name} does not hold concepts: it opens a {type(dataset).__name__}.")
     log.info("Dataset - {}", dataset.describe())
     return dataset
+
+
+def open_named_dataset(name: str, *, column: str | None = None, skip_bad_rows: bool = False) -> ConceptParquetDataset:
+    """Opens a dataset given on the command line: a path or URL, or a card's name.
+
+    :param column: Of embeddings; the card's or the usual one by default.
+    """
+    overrides: dict[str, Any] = {}
+    if column is not None:
+        overrides["embedding_column"] = column
+    if skip_bad_rows:
+        overrides["on_bad_rows"] = "skip"
+    section = ConceptDatasetSection(config_overrides=overrides or None)
+    is_path = "/" in name or "\\" in name or "." in name or Path(name).exists()
+    if is_path:
+        section.path = name
+    else:
+        section.name = name
+    return open_dataset(get_dependency_resolver(), section)

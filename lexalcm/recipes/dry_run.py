@@ -102,7 +102,7 @@ class DryRun(Task):
         self._say(
             f"step {self._step_nr}",
             f"concepts {shape} {_short(batches[-1].concepts.dtype)} in {batches[-1].layout.num_documents} documents, "
-            f"loss {float(loss):.4f} ({_short(loss.dtype)}), gradient norm {float(norm):.4f}, "
+            f"loss {loss.item():.4f} ({_short(loss.dtype)}), gradient norm {norm.item():.4f}, "
             f"{perf_counter() - start:.1f} s",
         )
 

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 
 from fairseq2.checkpoint import CheckpointDir
 from fairseq2.composition import _register_library
+from fairseq2.io import TensorFileDumper, TensorFileLoader
 from fairseq2.logging import configure_logging, log
 from fairseq2.recipe.base import Recipe
 from fairseq2.recipe.component import _ComponentEntry
@@ -31,6 +32,8 @@ from fairseq2.task import Task
 from fairseq2.utils.structured import ValueConverter
 from fairseq2.utils.validation import ObjectValidator
 
+from lexalcm.recipes.checkpoint_files import RestrictedDumper, RestrictedLoader
+
 T = TypeVar("T")
 
 _LOGGED_VARIABLES: Final = ("CUDA_", "NCCL_", "OMP_", "MKL_", "TORCH_", "PYTORCH_", "SLURM_JOB", "SLURM_NODE", "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_", "LEXALCM_")
@@ -47,8 +50,15 @@ class RecipeHost:
         self._container = DependencyContainer()
         with _swap_default_resolver(self._container):
             _register_library(self._container, no_progress=True if no_rich else None)
+            self._restrict_checkpoint_files()
             _register_train_recipe(self._container, recipe)
             self._register_run()
+
+    def _restrict_checkpoint_files(self) -> None:
+        # The library has registered its own already, and a container takes only one of a kind.
+        for kls, restricted in ((TensorFileDumper, RestrictedDumper), (TensorFileLoader, RestrictedLoader)):
+            del self._container._registrations[(kls, None)]
+            self._container.register_type(kls, restricted, singleton=True)
 
     def _register_run(self) -> None:
         # fairseq2 freezes the container at the first look-up, which structuring the configuration already is; what is

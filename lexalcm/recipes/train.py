@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import final
 
 from fairseq2.checkpoint import CheckpointDir
+from fairseq2.gang import all_sum
 from fairseq2.logging import log
 from fairseq2.recipe.base import Recipe, RecipeContext
 from fairseq2.task import Task
@@ -105,6 +106,8 @@ class LcmTrainRecipe(Recipe):
             world_size=gangs.dp.size,
             num_accumulate=config.trainer.grad_accumulation.num_batches,
             concept_dim=model.concept_dim,
+            pin_memory=gangs.device.type == "cuda",
+            any_rank=lambda flag: all_sum(gangs.dp, int(flag)) > 0,
         )
         unit = LcmTrainUnit(dp_model, model, objective, gangs.dp)
         optimizer = context.get_optimizer()

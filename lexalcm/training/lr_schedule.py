@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from fairseq2.optim.lr_schedulers import LRScheduler
+from fairseq2.optim.lr_schedulers import AbstractLRScheduler, LRScheduler
 from fairseq2.recipe.config import RegimeSection
 from fairseq2.runtime.dependency import DependencyResolver
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
 
 from lexalcm.errors import ConfigError
 
@@ -33,7 +33,7 @@ class WarmupShareConfig:
     final_scale: float = 0.05
     """The last step's rate as a share of the peak rate."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         for name in ("warmup_share", "hold_share", "final_scale"):
             value = getattr(self, name)
@@ -59,14 +59,32 @@ def rate_at(step: int, num_steps: int, config: WarmupShareConfig) -> float:
     return config.final_scale + (1.0 - config.final_scale) * fall
 
 
-def create_warmup_share_lr(resolver: DependencyResolver, config: WarmupShareConfig) -> LRScheduler:
-    """Builds the scheduler for the run's ``regime.num_steps``.
+class WarmupShareLR(AbstractLRScheduler):
+    """Applies :func:`rate_at`.
 
-    A checkpoint holds only how far the scheduler has come: a resumed run with a larger ``num_steps`` follows the longer
-    schedule from there.
+    A checkpoint holds only how far the scheduler has come, not the run's length: a run resumed with a larger ``num_steps``
+    follows the longer schedule from there.
     """
-    config.validate()
+
+    def __init__(self, optimizer: Optimizer, config: WarmupShareConfig, num_steps: int) -> None:
+        self._config = config
+        self._num_steps = num_steps
+        super().__init__(optimizer)
+
+    @override
+    def _compute_lrs(self) -> list[float]:
+        rate = rate_at(self.last_epoch, self._num_steps, self._config)
+        return [lr * rate for lr in self.base_lrs]
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count, "_last_lr": list(self._last_lr)}
+
+
+def create_warmup_share_lr(resolver: DependencyResolver, config: WarmupShareConfig) -> LRScheduler:
+    """Builds the scheduler for the run's ``regime.num_steps``."""
+    config.check()
     num_steps = resolver.resolve(RegimeSection).num_steps
     if num_steps is None:
         raise ConfigError(f"`regime.num_steps` must be set for the `{WARMUP_SHARE_LR}` schedule.")
-    return LambdaLR(resolver.resolve(Optimizer), lambda step: rate_at(step, num_steps, config))
+    return WarmupShareLR(resolver.resolve(Optimizer), config, num_steps)

@@ -68,7 +68,7 @@ class Pre1Config:
     output_form: OutputForm = "direct"
     """``direct``: the network's output is the prediction. ``residual``: clean = sqrt(a) x_t + sqrt(1 - a) output."""
 
-    def validate(self) -> None:
+    def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         for name in ("concept_dim", "model_dim", "num_context_layers", "num_denoiser_layers", "num_heads", "ffn_dim", "timestep_dim"):
             value = getattr(self, name)
@@ -92,7 +92,7 @@ class Pre1Config:
                 f"model config: `output_form: {self.output_form}` belongs to `prediction_type: sample`, but the latter is "
                 f"{self.prediction_type}."
             )
-        self.schedule.validate()
+        self.schedule.check()
 
     def num_parameters(self) -> int:
         """Parameters of the model; buffers (schedule, normalizer statistics) do not count."""

@@ -15,7 +15,7 @@ def create_pre1_model(config: Pre1Config) -> Pre1Model:
 
     :raises ConfigError: The configuration cannot be honoured.
     """
-    config.validate()
+    config.check()
     model = Pre1Model(config)
     for layer in model.denoiser.layers:
         for modulator in (layer.self_attn_modulator, layer.cross_attn_modulator, layer.ffn_modulator):

@@ -1,0 +1,64 @@
+"""Fits the center and scale that concepts are normalized with, in one pass over a dataset and in bounded memory.
+
+A dimension without spread gets scale 1 and a warning: real embedding models have dead ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="a parquet file or directory, or a dataset's card")
+    parser.add_argument("output", metavar="OUT.safetensors", help="the file to write; a card is written beside it")
+    parser.add_argument("--split", default="train", help='split to fit on, "all" for everything (default: train)')
+    parser.add_argument(
+        "--method",
+        default="robust",
+        help="robust: median and 0.7413 x interquartile range; standard: mean and standard deviation (default: robust)",
+    )
+    parser.add_argument("--column", metavar="NAME", help="column of embeddings (default: text_sentences_sonar_emb)")
+    parser.add_argument("--skip-bad-rows", action="store_true", help="leave out and count rows that are broken")
+
+
+def run(args: Namespace) -> int:
+    from lexalcm.installation import check_setup
+
+    check_setup()
+    import torch
+
+    from lexalcm import __version__
+    from lexalcm.checkpoints.normalizer_file import save_normalizer_file, write_normalizer_card
+    from lexalcm.models.normalizer.config import NormalizerConfig
+    from lexalcm.pipelines.fit_normalizer import fit_normalizer
+    from lexalcm.recipes.dataset import open_named_dataset
+
+    dataset = open_named_dataset(args.dataset, column=args.column, skip_bad_rows=args.skip_bad_rows)
+    split = None if args.split == "all" else args.split
+    fit = fit_normalizer(dataset, split, args.method, progress=_say if sys.stderr.isatty() else None)
+    facts = {
+        "method": fit.method,
+        "dataset": args.dataset,
+        "split": split,
+        "num_documents": fit.num_documents,
+        "num_concepts": fit.num_concepts,
+        "files": list(fit.files),
+        "dead_dims": list(fit.dead_dims),
+        "error_bound": fit.error_bound,
+        "lexalcm": __version__,
+    }
+    save_normalizer_file(args.output, torch.from_numpy(fit.center), torch.from_numpy(fit.scale), facts)
+    method = "standard" if fit.method == "standard" else "robust"
+    card = write_normalizer_card(args.output, NormalizerConfig(dim=len(fit.center), normalization_method=method))
+    print(
+        f"{args.output}: {fit.method}, {len(fit.center)} dimensions ({len(fit.dead_dims)} without spread), fitted to "
+        f"{fit.num_concepts:,} concepts of {fit.num_documents:,} documents in {len(fit.files):,} file(s).\n"
+        f"Card: {card}. Train with it: --config normalizer.path={args.output} normalizer.fit=null"
+    )
+    return 0
+
+
+def _say(num_documents: int, num_concepts: int) -> None:
+    sys.stderr.write(f"\r{num_documents:,} documents, {num_concepts:,} concepts")
+    sys.stderr.flush()

@@ -1,0 +1,236 @@
+"""Samplers: plain functions that turn noise into a clean concept by a few calls of a denoiser.
+
+Shapes: ``...`` positions, C dimensions of a concept. Everything is float32 at least, whatever the model runs in.
+
+A sampler sees predicted *clean* concepts only. With a = alpha-bar of a timestep and b of the next one, each step keeps the
+noise it estimates and lowers its share; the last one has b = 1 and lands on the clean estimate itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lexalcm.diffusion.grid import Spacing, inference_timesteps
+from lexalcm.diffusion.guidance import guide
+from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.errors import ConfigError, LexalcmError, unknown_name
+
+Denoise = Callable[[Tensor, int], Tensor]
+"""A noisy ``[..., C]`` and its timestep to the predicted clean concept."""
+
+SamplerName = Literal["ddim", "dpm_solver_2m"]
+
+
+class SamplingError(LexalcmError):
+    """Latents that are not finite any more."""
+
+
+@dataclass(kw_only=True)
+class SamplerConfig:
+    """How noise becomes a concept."""
+
+    name: SamplerName = "ddim"
+    """``ddim`` (Song et al. 2021) or ``dpm_solver_2m`` (Lu et al. 2022), of second order and good at 8 to 12 steps."""
+
+    num_steps: int = 40
+    """Calls of the denoiser, S; twice as many with guidance, but for the first."""
+
+    spacing: Spacing = "trailing"
+    """Which timesteps are visited; ``trailing`` starts at pure noise and visits S of them."""
+
+    guidance_scale: float = 1.0
+    """How far to go beyond the conditional prediction, g; 1 switches guidance off."""
+
+    guidance_rescale: float = 0.0
+    """How much of the spread that guidance adds is taken back, from 0 to 1."""
+
+    initial_noise_scale: float = 1.0
+    """Standard deviation of the noise at the start, sigma_init."""
+
+    epsilon_scaling: float | None = None
+    """Divides the noise estimate at every step (Ning et al. 2024)."""
+
+    eta: float = 0.0
+    """Share of fresh noise in DDIM's steps: 0 is deterministic, 1 is ancestral sampling."""
+
+    clip_noise: float | None = None
+    """Clamps every component of the latents to plus and minus this."""
+
+    def check(self) -> None:
+        """:raises ConfigError: A field cannot be honoured."""
+        if self.name not in SAMPLERS:
+            raise ConfigError(f"`sampler.name`: {unknown_name('sampler', str(self.name), SAMPLERS)}")
+        if self.spacing not in get_args(Spacing):
+            raise ConfigError(f"`sampler.spacing`: {unknown_name('spacing', str(self.spacing), get_args(Spacing))}")
+        if self.num_steps < 1:
+            raise ConfigError(f"`sampler.num_steps` must be at least 1, but is {self.num_steps}.")
+        if not 0.0 <= self.guidance_rescale <= 1.0:
+            raise ConfigError(f"`sampler.guidance_rescale` must be between 0 and 1, but is {self.guidance_rescale}.")
+        if not 0.0 <= self.eta <= 1.0:
+            raise ConfigError(f"`sampler.eta` must be between 0 and 1, but is {self.eta}.")
+        for name in ("initial_noise_scale", "epsilon_scaling", "clip_noise"):
+            value = getattr(self, name)
+            if value is not None and not value > 0.0:
+                raise ConfigError(f"`sampler.{name}` must be above 0, but is {value}.")
+        if self.name != "ddim":
+            for name, neutral in (("eta", 0.0), ("epsilon_scaling", None), ("spacing", "trailing")):
+                if getattr(self, name) != neutral:
+                    raise ConfigError(f"`sampler.{name}` belongs to the sampler ddim, not to {self.name}.")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampler."""
+
+    timestep: int
+
+    alpha: float
+    """Alpha-bar at the timestep."""
+
+    next_alpha: float
+    """Alpha-bar it goes to; 1 at the end."""
+
+
+def sample(
+    denoise: Denoise,
+    latents: Tensor,
+    schedule: NoiseSchedule,
+    config: SamplerConfig,
+    *,
+    unconditional: Denoise | None = None,
+    variance_noise: Callable[[int], Tensor] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Draws clean, normalised concepts.
+
+    :param denoise: Predicts with the context.
+    :param latents: N(0, 1) noise ``[..., C]``.
+    :param unconditional: Predicts without it; needed when ``guidance_scale`` is not 1.
+    :param variance_noise: The N(0, 1) noise of step i where ``eta`` is above 0; drawn here by default.
+    :param on_step: Called after each step with its number, from 1, and the number of steps.
+    :raises ConfigError: The configuration does not go with the schedule.
+    :raises SamplingError: Latents became infinite or NaN.
+    """
+    config.check()
+    if config.guidance_scale != 1.0 and unconditional is None:
+        raise ConfigError("`sampler.guidance_scale` other than 1 needs a prediction without context.")
+    steps = plan_steps(schedule, config.num_steps, config.spacing)
+
+    def predict(noisy: Tensor, number: int) -> Tensor:
+        step = steps[number]
+        clean = denoise(noisy, step.timestep).float()
+        # At pure noise both estimates of the noise are the latents themselves: there is nothing to guide.
+        if config.guidance_scale != 1.0 and step.timestep != schedule.last_timestep:
+            assert unconditional is not None
+            alpha = noisy.new_tensor(step.alpha)
+            other = unconditional(noisy, step.timestep).float()
+            clean = guide(clean, other, noisy, alpha, scale=config.guidance_scale, rescale=config.guidance_rescale)
+        if not torch.isfinite(clean).all():
+            raise SamplingError(
+                f"The denoiser's prediction at step {number + 1} of {len(steps)} (timestep {step.timestep}) is not finite. "
+                f"The model's weights, or the prediction type it is run with, are wrong."
+            )
+        if on_step is not None:
+            on_step(number + 1, len(steps))
+        return clean
+
+    start = latents.float() * config.initial_noise_scale
+    return SAMPLERS[config.name](predict, _clip(start, config), steps, config, variance_noise)
+
+
+def plan_steps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing) -> list[Step]:
+    """Lists the steps with their alpha-bars; the last goes to alpha-bar 1."""
+    timesteps = inference_timesteps(schedule, num_steps, spacing)
+    alphas = [float(schedule.table[t]) for t in timesteps]
+    return [Step(*step) for step in zip(timesteps, alphas, [*alphas[1:], 1.0])]
+
+
+def ddim(
+    predict: Denoise,
+    latents: Tensor,
+    steps: list[Step],
+    config: SamplerConfig,
+    variance_noise: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """Song et al. 2021, equation 12. ``predict`` takes the number of the step.
+
+    Returns the clean prediction of the last step.
+    """
+    x = latents
+    clean = x
+    for number, step in enumerate(steps):
+        clean = predict(x, number)
+        if number == len(steps) - 1:
+            break
+        noise = None
+        if config.eta > 0.0:
+            noise = variance_noise(number) if variance_noise is not None else torch.randn_like(x)
+        x = ddim_step(clean, x, step, eta=config.eta, epsilon_scaling=config.epsilon_scaling, variance_noise=noise)
+        x = _clip(x, config)
+    return clean
+
+
+def ddim_step(
+    clean: Tensor,
+    noisy: Tensor,
+    step: Step,
+    *,
+    eta: float = 0.0,
+    epsilon_scaling: float | None = None,
+    variance_noise: Tensor | None = None,
+) -> Tensor:
+    """One step: ``sqrt(b) clean + sqrt(1 - b - s^2) noise + s z`` with ``s^2 = eta^2 (1-b)/(1-a) (1-a/b)``."""
+    a, b = step.alpha, step.next_alpha
+    noise = (noisy - a**0.5 * clean) / (1.0 - a) ** 0.5
+    if epsilon_scaling is not None:
+        noise = noise / epsilon_scaling
+    variance = eta**2 * (1.0 - b) / (1.0 - a) * (1.0 - a / b)
+    # In exact arithmetic never negative: eta is at most 1. Rounding may leave -1e-17 at the first step.
+    direction = max(1.0 - b - variance, 0.0) ** 0.5
+    x = b**0.5 * clean + direction * noise
+    return x if variance_noise is None else x + variance**0.5 * variance_noise
+
+
+def dpm_solver_2m(
+    predict: Denoise,
+    latents: Tensor,
+    steps: list[Step],
+    config: SamplerConfig,
+    variance_noise: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2, in ratios instead of logarithms.
+
+    With l = log(sqrt(a) / sqrt(1 - a)), the exponential of a step's length h is the quotient of two signal-to-noise ratios;
+    at zero terminal SNR h is infinite, exp(-h) is 0, and the step is a plain first-order one, as the last one is.
+    """
+    x = latents
+    clean = x
+    previous: Tensor | None = None
+    previous_length = 0.0
+    for number, step in enumerate(steps):
+        clean = predict(x, number)
+        if number == len(steps) - 1:
+            break
+        a, b = step.alpha, step.next_alpha
+        decay = ((1.0 - b) * a / ((1.0 - a) * b)) ** 0.5
+        estimate = clean
+        length = -torch.tensor(decay, dtype=torch.float64).log().item()
+        if previous is not None and previous_length < float("inf"):
+            ratio = length / (2.0 * previous_length)
+            estimate = clean + ratio * (clean - previous)
+        x = ((1.0 - b) / (1.0 - a)) ** 0.5 * x + b**0.5 * (1.0 - decay) * estimate
+        x = _clip(x, config)
+        previous, previous_length = clean, length
+    return clean
+
+
+def _clip(x: Tensor, config: SamplerConfig) -> Tensor:
+    return x if config.clip_noise is None else x.clamp(-config.clip_noise, config.clip_noise)
+
+
+SAMPLERS: Final = {"ddim": ddim, "dpm_solver_2m": dpm_solver_2m}

@@ -1,0 +1,212 @@
+"""Validation during training: the loss, retrieval and the energy score on a held-out split.
+
+Shapes: N concepts of a group's documents, C dimensions, S samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from typing import final
+
+import numpy as np
+import torch
+from fairseq2.datasets import DataReader
+from fairseq2.evaluator import EvalUnit
+from fairseq2.metrics import MetricBag
+from fairseq2.metrics.aggregation import Mean
+from fairseq2.recipe.base import RecipeContext
+from torch.nn import Module
+from typing_extensions import Self, override
+
+from lexalcm.data.batch import ConceptBatch, collate_documents
+from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.diffusion.objective import Objective
+from lexalcm.diffusion.parametrization import add_noise
+from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.scores import energy_score
+from lexalcm.evaluation.predict import one_pass, samples
+from lexalcm.evaluation.protocol import DOCUMENTS_PER_GROUP, MAX_CONCEPTS, retrieval_figures
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.recipes.components import component_config
+from lexalcm.recipes.config import LcmTrainConfig
+from lexalcm.training.ema import ExponentialMovingAverage
+
+_RETRIEVAL = {
+    "one_pass_cosine": "cosine",
+    "retrieval_at_1": "acc_at_1",
+    "retrieval_at_10": "acc_at_10",
+    "retrieval_at_1_unseen": "acc_at_1_unseen",
+    "retrieval_at_10_unseen": "acc_at_10_unseen",
+}
+
+
+@dataclass
+class ValidationGroup(ConceptBatch):
+    """16 documents in file order: what retrieval ranks among."""
+
+    documents: Sequence[np.ndarray] = ()
+
+    counts: bool = True
+    """False for a group that only keeps a rank in step with the others."""
+
+
+@final
+class ValidationReader(DataReader[ValidationGroup]):
+    """Hands each rank every ``world_size``-th group of the split, all the same number of times."""
+
+    def __init__(self, groups: list[list[np.ndarray]], *, rank: int, world_size: int) -> None:
+        """:param groups: Documents ``[T, C]`` as stored, cut to what is measured."""
+        self._groups = groups
+        self._rank = rank
+        self._world_size = world_size
+        self._next = 0
+
+    @override
+    def __iter__(self) -> Self:
+        return self
+
+    @override
+    def __next__(self) -> list[ValidationGroup]:
+        if self._next * self._world_size >= len(self._groups):
+            raise StopIteration
+        number = self._next * self._world_size + self._rank
+        self._next += 1
+        documents = self._groups[number % len(self._groups)]
+        batch = collate_documents(documents)
+        group = ValidationGroup(
+            batch.concepts,
+            batch.layout,
+            batch.target_mask,
+            batch.num_targets,
+            documents=documents,
+            counts=number < len(self._groups),
+        )
+        return [group]
+
+    @override
+    def reset(self) -> None:
+        self._next = 0
+
+    @override
+    def state_dict(self) -> dict[str, object]:
+        return {"next": self._next}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self._next = int(state_dict["next"])  # type: ignore[call-overload]
+
+    @property
+    @override
+    def num_accumulate(self) -> int:
+        return 1
+
+
+@final
+class LcmValidUnit(EvalUnit[ValidationGroup]):
+    """Measures groups of documents, with the averaged weights if the run keeps an average."""
+
+    def __init__(
+        self,
+        dp_model: Module,
+        model: TwoTowerModel,
+        objective: Objective,
+        *,
+        ema: ExponentialMovingAverage | None,
+        sampler: SamplerConfig,
+        num_samples: int,
+    ) -> None:
+        self._dp_model = dp_model
+        self._model = model
+        self._objective = objective
+        self._ema = ema
+        self._sampler = sampler
+        self._num_samples = num_samples
+        self._swap = ExitStack()
+
+    @override
+    def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        for name in ("loss", *_RETRIEVAL):
+            metric_bag.add(name, Mean())
+        if self._num_samples:
+            metric_bag.add("energy_score", Mean())
+
+    @override
+    def set_train_step_nr(self, step_nr: int) -> None:
+        if self._ema is not None:
+            self._swap.enter_context(self._ema.swapped_in())
+
+    @override
+    def finalize(self, metric_bag: MetricBag) -> None:
+        self._swap.close()
+
+    @override
+    def process_batch(self, batch: ValidationGroup, metric_bag: MetricBag) -> None:
+        self._update_loss(batch, metric_bag)
+        positions = sum(max(len(d) - 1, 0) for d in batch.documents)
+        device = batch.concepts.device
+        # Autocast is the trainer's; predictions are made in it as training made its own.
+        predicted = list(one_pass(self._model, batch.documents, device=device))
+        if batch.counts and positions:
+            figures = retrieval_figures(predicted, batch.documents).as_dict()
+            for name, figure in _RETRIEVAL.items():
+                metric_bag.get(name, Mean).update(float(figures[figure]), weight=positions)
+        if self._num_samples:
+            self._update_energy(batch, metric_bag, positions, device)
+
+    def _update_loss(self, batch: ValidationGroup, metric_bag: MetricBag) -> None:
+        model = self._model
+        clean = model.normalize(batch.concepts)
+        draw = self._objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
+        noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
+        predicted = self._dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
+        terms = self._objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
+        if batch.counts and batch.num_targets:
+            metric_bag.get("loss", Mean).update(terms.loss_sum / batch.num_targets, weight=batch.num_targets)
+
+    def _update_energy(
+        self, batch: ValidationGroup, metric_bag: MetricBag, positions: int, device: torch.device
+    ) -> None:
+        drawn = samples(self._model, batch.documents, self._sampler, num_samples=self._num_samples, device=device)
+        scores = [
+            energy_score(torch.from_numpy(s), torch.from_numpy(d[1:].astype(np.float32)))
+            for s, d in zip(drawn, batch.documents)
+            if len(d) > 1
+        ]
+        if batch.counts and positions:
+            metric_bag.get("energy_score", Mean).update(float(torch.cat(scores).mean()), weight=positions)
+
+    @override
+    def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        """Nothing to derive: all are means already."""
+
+
+def create_validation(
+    context: RecipeContext,
+    dataset: ConceptParquetDataset,
+    dp_model: Module,
+    model: TwoTowerModel,
+    objective: Objective,
+    ema: ExponentialMovingAverage | None,
+) -> tuple[list[LcmValidUnit], list[ValidationReader]]:
+    """Builds the validation of a training run; empty where it is switched off.
+
+    Documents are those of the evaluation protocol: file order, cut to 128 concepts, in groups of 16.
+    """
+    config = context.get_config_as(LcmTrainConfig)
+    split = config.dataset.valid_split
+    if split is None:
+        return [], []
+    section = config.validation
+    sampler = component_config(
+        context.resolver, section.sampler, kind="sampler", family="lcm_sampler", kls=SamplerConfig, where="validation.sampler"
+    )
+    sampler.check()
+    documents = (d.concepts[:MAX_CONCEPTS] for d in dataset.documents(split))
+    chosen = [d for d in islice(documents, section.max_documents) if len(d)]
+    groups = [chosen[i : i + DOCUMENTS_PER_GROUP] for i in range(0, len(chosen), DOCUMENTS_PER_GROUP)]
+    unit = LcmValidUnit(dp_model, model, objective, ema=ema, sampler=sampler, num_samples=section.num_samples)
+    gang = context.gangs.dp
+    return [unit], [ValidationReader(groups, rank=gang.rank, world_size=gang.size)]
