@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lexalcm.checkpoints.consolidate import read_averaged_state, read_model_state
 from lexalcm.checkpoints.resolve import CARD_FILE, MODEL_FOLDER
+from lexalcm.yaml_text import parse_yaml
 
 
 def export_run(
@@ -30,7 +31,7 @@ def export_run(
     :param checkpoints: The folder of ``step_N`` folders, where ``model.yaml`` names family and configuration.
     :param shapes: Names and shapes of the model's state.
     """
-    trained = yaml.safe_load((checkpoints / "model.yaml").read_text(encoding="utf-8"))
+    trained = parse_yaml((checkpoints / "model.yaml").read_text(encoding="utf-8"))[0]
     step_folder = checkpoints / f"step_{step}"
     name = card_name(run_folder)
     raw = read_model_state(step_folder, shapes)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-import yaml
 from fairseq2.assets import AssetCard, AssetStore
 from fairseq2.runtime.dependency import get_dependency_resolver
 
 from lexalcm.errors import CardError, CheckpointError, unknown_name
+from lexalcm.yaml_text import parse_yaml
 
 MODEL_FOLDER: Final = "model"
 """Where a run keeps its ready-to-use model: nothing but cards and weights, so that it can be an asset folder too."""
@@ -51,9 +51,9 @@ def cards_in_file(file: Path) -> list[AssetCard]:
     :raises CardError: Not YAML, or not a mapping with a name.
     """
     try:
-        documents = [d for d in yaml.safe_load_all(file.read_text(encoding="utf-8")) if d is not None]
-    except (yaml.YAMLError, UnicodeDecodeError) as ex:
-        raise CardError(f"{file} is not a card: it is not valid YAML ({str(ex).splitlines()[0]}).") from None
+        documents = parse_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as ex:
+        raise CardError(f"{file} is not a card: it is not valid YAML ({ex}).") from None
     if not documents:
         raise CardError(f"{file} holds no card: it is empty.")
     cards = []

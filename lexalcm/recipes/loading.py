@@ -7,7 +7,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
 from fairseq2.models import ModelFamily
 from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.utils.structured import StructureError
@@ -18,6 +17,7 @@ from lexalcm.recipes.check_fields import check_fields
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.host import RecipeHost
 from lexalcm.shipped import shipped_folder
+from lexalcm.yaml_text import parse_yaml
 
 _COMPONENTS: Final = {"optimizer": Optimizer, "lr_scheduler": LRScheduler}
 
@@ -58,12 +58,13 @@ def load_train_config(host: RecipeHost, file: Path, overrides: Sequence[str] = (
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as ex:
-        raise ConfigError(f"{file} is not valid YAML: {str(ex).splitlines()[0]}.") from None
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file} must hold a mapping of sections, but holds {type(value).__name__}.")
-    return value
+        documents = parse_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as ex:
+        raise ConfigError(f"{file} is not valid YAML: {ex}.") from None
+    if len(documents) != 1 or not isinstance(documents[0], dict):
+        found = type(documents[0]).__name__ if len(documents) == 1 else f"{len(documents)} documents"
+        raise ConfigError(f"{file} must hold one mapping of sections, but holds {found}.")
+    return documents[0]
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -71,22 +72,13 @@ def _parse_override(text: str) -> dict[str, Any]:
     if not separator or not key.strip():
         raise ConfigError(f"`--config {text}` is not of the form key=value, say regime.num_steps=1000.")
     try:
-        node: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
+        documents = parse_yaml(value)
+    except ValueError:
         raise ConfigError(f"`--config {text}`: the value is not valid YAML.") from None
-    if isinstance(node, str):
-        node = _number(node)
+    node: Any = documents[0] if documents else None
     for part in reversed(key.strip().split(".")):
         node = {part: node}
     return node
-
-
-def _number(text: str) -> str | float:
-    """YAML reads 1e-3 as a text; everybody else reads a number."""
-    try:
-        return float(text) if text.lower().lstrip("+-")[:1].isdigit() else text
-    except ValueError:
-        return text
 
 
 def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from fairseq2.checkpoint import CheckpointManager
 
 from lexalcm.checkpoints.resolve import saved_steps
 from lexalcm.errors import ConfigError
+from lexalcm.yaml_text import parse_yaml
 
 # How long, how often, where to: nothing that changes a step. `dataset.reading` keeps its own: prefetch is harmless.
 _MAY_CHANGE: Final = (
@@ -58,8 +59,9 @@ def refuse_other_config(output_dir: Path, checkpoints: Path, config: Mapping[str
     file = output_dir / "config.yaml"
     if not file.is_file() or not saved_steps(checkpoints):
         return
-    before = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
-    now = _flat(yaml.safe_load(yaml.safe_dump(dict(config))))
+    before = _flat(parse_yaml(file.read_text(encoding="utf-8"))[0])
+    # Through text as well, so that both sides know the same types: tuples have become lists, paths texts.
+    now = _flat(parse_yaml(yaml.safe_dump(dict(config)))[0])
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
