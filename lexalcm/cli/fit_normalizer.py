@@ -6,7 +6,9 @@ A dimension without spread gets scale 1 and a warning: real embedding models hav
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -30,13 +32,20 @@ def run(args: Namespace) -> int:
 
     from lexalcm import __version__
     from lexalcm.checkpoints.normalizer_file import save_normalizer_file, write_normalizer_card
+    from lexalcm.errors import ConfigError
+    from lexalcm.evaluation.documents import chosen_split
     from lexalcm.models.normalizer.config import NormalizerConfig
     from lexalcm.pipelines.fit_normalizer import fit_normalizer
     from lexalcm.recipes.dataset import open_named_dataset
 
+    output = Path(args.output)
+    if output.suffix != ".safetensors" or output.is_dir():
+        raise ConfigError(f"OUT must be a file that ends in .safetensors, but is {output}.")
     dataset = open_named_dataset(args.dataset, column=args.column, skip_bad_rows=args.skip_bad_rows)
-    split = None if args.split == "all" else args.split
-    fit = fit_normalizer(dataset, split, args.method, progress=_say if sys.stderr.isatty() else None)
+    split = chosen_split(dataset, args.split)
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        fit = fit_normalizer(dataset, split, args.method, progress=_say if sys.stderr.isatty() else None)
     facts = {
         "method": fit.method,
         "dataset": args.dataset,
@@ -48,17 +57,34 @@ def run(args: Namespace) -> int:
         "error_bound": fit.error_bound,
         "lexalcm": __version__,
     }
-    save_normalizer_file(args.output, torch.from_numpy(fit.center), torch.from_numpy(fit.scale), facts)
-    method = "standard" if fit.method == "standard" else "robust"
-    card = write_normalizer_card(args.output, NormalizerConfig(dim=len(fit.center), normalization_method=method))
+    save_normalizer_file(output, torch.from_numpy(fit.center), torch.from_numpy(fit.scale), facts)
+    config = NormalizerConfig(dim=len(fit.center), normalization_method="standard")
+    if fit.method == "robust":
+        config = NormalizerConfig(dim=len(fit.center), quantile_min=25.0, quantile_max=75.0)
+    card = write_normalizer_card(output, config)
+    dead = f"{len(fit.dead_dims)} without spread: {_listed(fit.dead_dims)}" if fit.dead_dims else "all with spread"
+    how = "exact" if fit.error_bound == 0.0 else f"error at most {fit.error_bound:.2%} of a dimension's range"
+    data = f"{fit.num_concepts:,} concepts of {fit.num_documents:,} documents in {len(fit.files):,} file(s)"
     print(
-        f"{args.output}: {fit.method}, {len(fit.center)} dimensions ({len(fit.dead_dims)} without spread), fitted to "
-        f"{fit.num_concepts:,} concepts of {fit.num_documents:,} documents in {len(fit.files):,} file(s).\n"
-        f"Card: {card}. Train with it: --config normalizer.path={args.output} normalizer.fit=null"
+        f"{output}\n"
+        f"  method      {fit.method}, {how}\n"
+        f"  fitted to   {data}\n"
+        f"  dimensions  {len(fit.center)}, {dead}\n"
+        f"  card        {card}\n"
+        f"Train with it: --config normalizer.path={output} normalizer.fit=null"
     )
     return 0
 
 
+def _listed(dims: tuple[int, ...], *, most: int = 20) -> str:
+    more = f" and {len(dims) - most} more" if len(dims) > most else ""
+    return ", ".join(str(dim) for dim in dims[:most]) + more
+
+
+def _warn(message: Warning | str, *place: object, **more: object) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
 def _say(num_documents: int, num_concepts: int) -> None:
-    sys.stderr.write(f"\r{num_documents:,} documents, {num_concepts:,} concepts")
+    sys.stderr.write(f"\r\033[K{num_documents:,} documents, {num_concepts:,} concepts")
     sys.stderr.flush()

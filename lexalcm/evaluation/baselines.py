@@ -36,7 +36,7 @@ def history_inputs(document: np.ndarray) -> np.ndarray:
 class FittedBaselines:
     """The mean of a corpus and two ridge regressions, fitted in one pass in float64.
 
-    ``ridge1`` sees concept t-1; ``ridge4`` sees t-1 .. t-4 and the mean of the history. Both have a bias without penalty.
+    ``ridge1`` sees concept t-1; ``ridge4`` sees t-1 .. t-4 and the mean of the history. Both have a free bias.
     Memory is that of the normal equations: 8 (5 C + 1)^2 bytes.
     """
 

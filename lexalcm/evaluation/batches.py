@@ -14,7 +14,8 @@ def packed(documents: Iterable[np.ndarray], *, concepts_per_batch: int) -> Itera
     """
     first, batch, size = 0, [], 0
     for document in documents:
-        if batch and size + len(document) > concepts_per_batch:
+        # An empty document never opens a batch of its own: no model has to run on no concept at all.
+        if size and len(document) and size + len(document) > concepts_per_batch:
             yield first, batch
             first, batch, size = first + len(batch), [], 0
         batch.append(document)

@@ -1,8 +1,8 @@
 """The protocol of next-concept prediction: which positions, which candidates, which figures.
 
 Documents stand in file order and are cut to their first 128 concepts. Every position t >= 1 is one prediction. Each 16
-documents in a row share one set of candidates, whatever the batches that a model ran on. Ranks are by cosine in float64;
-a tie counts against the prediction, and a candidate equal to the truth in every component is no rival.
+documents in a row share one set of candidates, whatever the batches that a model ran on. Ranks are by cosine in
+float64; a tie counts against the prediction, and a candidate equal to the truth in every component is no rival.
 
 Shapes: T concepts of a document, M positions and A candidates of a group of documents, C dimensions.
 """
@@ -59,8 +59,8 @@ def cut(documents: Iterable[np.ndarray], *, max_concepts: int = MAX_CONCEPTS) ->
 def retrieval_figures(predictions: Iterable[np.ndarray], documents: Iterable[np.ndarray]) -> Figures:
     """Scores predictions document by document; both may be streams, and memory is that of 16 documents.
 
-    :param predictions: For each document ``[T - 1, C]``, on the scale of the stored embeddings: row t - 1 predicts concept
-        t. Documents of one concept, or none, have an empty one.
+    :param predictions: For each document ``[T - 1, C]``, on the scale of the stored embeddings: row t - 1 predicts
+        concept t. Documents of one concept, or none, have an empty one.
     :param documents: ``[T, C]`` as stored, any float type, already :func:`cut`.
     :raises DataError: NaN or infinity, shapes that do not belong together, or nothing to predict.
     """
@@ -81,7 +81,9 @@ def split_by_document(predictions: np.ndarray, documents: Sequence[np.ndarray]) 
     """Cuts the rows ``[N, C]`` of a predictions file into one array a document."""
     counts = [max(len(d) - 1, 0) for d in documents]
     if len(predictions) != sum(counts):
-        raise DataError(f"these documents have {sum(counts)} positions to predict, but there are {len(predictions)} rows.")
+        raise DataError(
+            f"these documents have {sum(counts)} positions to predict, but there are {len(predictions)} rows."
+        )
     return np.split(predictions, np.cumsum(counts)[:-1])
 
 

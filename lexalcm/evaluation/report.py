@@ -75,11 +75,14 @@ class Report:
         if scored is not None:
             chance = {"acc_at_1": scored.chance_at_1, "acc_at_10": scored.chance_at_10}
             lines.append(["chance", *(f"{chance[key]:.4f}" if key in chance else "" for key in _COLUMNS), ""])
-        widths = [max(len(line[i]) for line in lines if i != 1 or line[1] != "not available") for i in range(len(lines[0]))]
+        widths = [
+            max(len(line[i]) for line in lines if i != 1 or line[1] != "not available") for i in range(len(lines[0]))
+        ]
         text = [_line(line, widths) for line in lines]
         head = f"{self.model} on {self.dataset}" + (f", split {self.split}" if self.split else "")
         if scored is not None:
-            head += f": {scored.documents} documents, {scored.positions} positions, {scored.candidates_mean:.1f} candidates"
+            head += f": {scored.documents} documents, {scored.positions} positions"
+            head += f", {scored.candidates_mean:.1f} candidates"
         return "\n".join([head, "", *text])
 
 

@@ -11,7 +11,8 @@ import pytest
 from lexalcm.errors import DataError
 from lexalcm.evaluation.protocol import cut, ranks_in_group, retrieval_figures, split_by_document
 
-REFERENCE = Path(os.environ.get("LEXALCM_SHARED", Path(__file__).parents[2] / "../shared")) / "data/evaluate_reference.py"
+SHARED = Path(os.environ.get("LEXALCM_SHARED", Path(__file__).parents[2] / "../shared"))
+REFERENCE = SHARED / "data/evaluate_reference.py"
 
 
 def documents(lengths: list[int], dim: int = 12, seed: int = 0) -> list[np.ndarray]:

@@ -5,26 +5,21 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq2.assets import AssetCard
-from fairseq2.composition import _register_library
 from fairseq2.models.family import ModelFamily
 from fairseq2.gang import create_fake_gangs
-from fairseq2.runtime.dependency import DependencyContainer
+from fairseq2.runtime.dependency import get_dependency_resolver
 from safetensors.torch import save_file
 
 from lexalcm.errors import ConfigError
 from lexalcm.models.normalizer.config import NORMALIZER_FAMILY, NormalizerConfig
 from lexalcm.models.normalizer.factory import create_normalizer
-from lexalcm.models.normalizer.hub import register_normalizer_family
 from lexalcm.models.normalizer.interop import convert_normalizer_state_dict, to_reference_state_dict
 from lexalcm.models.normalizer.model import ConceptNormalizer
 
 
 @pytest.fixture(scope="module")
 def family() -> ModelFamily:
-    container = DependencyContainer()
-    _register_library(container, no_progress=True)
-    register_normalizer_family(container)
-    return container.resolve(ModelFamily, key=NORMALIZER_FAMILY)
+    return get_dependency_resolver().resolve(ModelFamily, key=NORMALIZER_FAMILY)
 
 
 def load(family: ModelFamily, checkpoint: Path, dtype: torch.dtype = torch.float32, **fields: object) -> ConceptNormalizer:

@@ -1,0 +1,42 @@
+"""A stand-in for SONAR that needs no download: sentences as hashed character n-grams under a fixed random projection.
+
+It knows spelling, not meaning: sentences that share words are near each other, translations are not. Good enough to try
+a pipeline on; no model trained on it understands anything.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.random_projection import SparseRandomProjection
+
+STAND_IN_NAME: Final = "stand-in (hashed character n-grams, not SONAR)"
+
+_NUM_HASHES: Final = 2**14
+_SEED: Final = 20240517
+_SONAR_NORM: Final = 0.2
+"""Typical length of a SONAR vector, so that the scale of real data is met."""
+
+
+class StandInEncoder:
+    """Deterministic: the same text gives the same vector in every process and on every machine."""
+
+    def __init__(self, dim: int = 1024) -> None:
+        """:param dim: Width of a vector."""
+        self.dim = dim
+        self._hashes = HashingVectorizer(
+            analyzer="char_wb", ngram_range=(1, 4), n_features=_NUM_HASHES, norm="l2", alternate_sign=True
+        )
+        self._projection = SparseRandomProjection(n_components=dim, random_state=_SEED)
+        self._projection.fit(np.zeros((1, _NUM_HASHES)))
+
+    def encode(self, sentences: list[str]) -> np.ndarray:
+        """Returns float32 ``[n, dim]``, each of length 0.2; a text without characters gives the vector of a blank."""
+        if not sentences:
+            return np.zeros((0, self.dim), np.float32)
+        projected = self._projection.transform(self._hashes.transform([s if s.strip() else " . " for s in sentences]))
+        vectors = projected.toarray().astype(np.float32)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return _SONAR_NORM * vectors / length
