@@ -135,6 +135,7 @@ class DocumentLayout:
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
         """Moves the index tensors in place."""
+
         def move(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device, non_blocking=non_blocking)
 

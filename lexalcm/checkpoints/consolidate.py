@@ -43,7 +43,9 @@ def read_averaged_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> 
 def _shard_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("pp_00/tp_00/sdp_*.pt"))
     if not files:
-        raise CheckpointError(f"{folder} holds no checkpoint: pp_00/tp_00/sdp_00.pt is missing. Was its writing cut short?")
+        raise CheckpointError(
+            f"{folder} holds no checkpoint: pp_00/tp_00/sdp_00.pt is missing. Was its writing cut short?"
+        )
     return files
 
 

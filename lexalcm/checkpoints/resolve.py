@@ -31,7 +31,9 @@ def resolve_card(source: str | Path, *, store: AssetStore | None = None) -> Asse
         return cards_in_file(path)[0]
     name = str(source)
     if path.suffix in (".yaml", ".yml") or "/" in name:
-        raise CardError(f"`{name}` is neither a card file nor a folder of a run: nothing is there.\nLooked at {path.resolve()}.")
+        raise CardError(
+            f"`{name}` is neither a card file nor a folder of a run: nothing is there.\nLooked at {path.resolve()}."
+        )
     store = store if store is not None else get_dependency_resolver().resolve(AssetStore)
     card = store.maybe_retrieve_card(name)
     if card is None:
@@ -66,7 +68,9 @@ def cards_in_file(file: Path) -> list[AssetCard]:
         _refuse_directives(document, file)
         name = document.pop("name").split("@")[0]
         base = document.pop("base", None)
-        base_card = None if base is None else get_dependency_resolver().resolve(AssetStore).maybe_retrieve_card(str(base))
+        base_card = (
+            None if base is None else get_dependency_resolver().resolve(AssetStore).maybe_retrieve_card(str(base))
+        )
         if base is not None and base_card is None:
             raise CardError(f"{file}: `base` of card {name} names {base}, which is not a known card.")
         checkpoint = document.get("checkpoint")
@@ -101,6 +105,12 @@ def _card_of_folder(folder: Path) -> AssetCard:
     card = cards_in_file(checkpoints / "model.yaml")[0]
     metadata = {**card.metadata, "checkpoint": str((checkpoints / f"step_{steps[-1]}" / "model").resolve())}
     return AssetCard(f"{folder.name}_step_{steps[-1]}", metadata)
+
+
+def saved_scores(checkpoints: Path) -> list[tuple[float, int]]:
+    """Scores and steps of the complete checkpoints that were scored, the best first; fairseq2 writes higher as better."""
+    files = {step: checkpoints / "scores" / f"step_{step}.txt" for step in saved_steps(checkpoints)}
+    return sorted(((float(f.read_text()), step) for step, f in files.items() if f.is_file()), reverse=True)
 
 
 def saved_steps(checkpoints: Path) -> list[int]:

@@ -20,7 +20,9 @@ _ACTIONS = ("list", "show")
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("action", metavar="ACTION", nargs="?", default="list", help="list or show (default: list)")
-    parser.add_argument("name", metavar="NAME", nargs="?", help="the card to show: a name, a card file or a run's folder")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="the card to show: a name, a card file or a run's folder"
+    )
     parser.add_argument("--kind", metavar="KIND", help="list this kind only, say model or sampler")
     parser.add_argument("--all", action="store_true", help="list the cards that have nothing to do with concepts too")
 
@@ -31,7 +33,7 @@ def run(args: Namespace) -> int:
     if args.action == "show" and args.name is None:
         raise ConfigError("`show` needs the name of a card. `fairseq2 lcm assets list` shows the names.")
     if args.action == "list" and args.name is not None:
-        raise ConfigError(f'`list` takes no name. To see one card: fairseq2 lcm assets show {args.name}')
+        raise ConfigError(f"`list` takes no name. To see one card: fairseq2 lcm assets show {args.name}")
 
     from lexalcm.installation import check_setup
 

@@ -25,7 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dump-config", action="store_true", help="print the whole configuration as YAML and stop")
     parser.add_argument("--no-rich", action="store_true", help="plain log lines, no progress bars")
-    parser.add_argument("--checkpoint-dir", metavar="DIR", type=Path, help="where checkpoints go (default: in the run's folder)")
+    parser.add_argument(
+        "--checkpoint-dir", metavar="DIR", type=Path, help="where checkpoints go (default: in the run's folder)"
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

@@ -26,8 +26,8 @@ from fairseq2.logging import log
 from typing_extensions import Self, override
 
 from lexalcm.data.batch import Affixes, ConceptBatch, WindowIds, collate, dummy_batch
-from lexalcm.data.mixture import Mixture, Take
 from lexalcm.data.discover import SourceFiles
+from lexalcm.data.mixture import Mixture, Take
 from lexalcm.data.sources import ReadingConfig
 from lexalcm.data.stream import WindowStream
 from lexalcm.data.validate import BadRowCounter

@@ -128,6 +128,9 @@ class ReadingConfig:
     pack: bool = True
     """Documents one after the other without padding; ``false`` pads to the longest, ``[B, T, C]``."""
 
+    hold_out_every: int | None = None
+    """Leave out every n-th row of each file, from the first on, to validate on; see ``dataset.hold_out_every``."""
+
     special_concepts: str | None = None
     """Safetensors file with the vectors that ``prefix`` and ``suffix`` name."""
 
@@ -162,6 +165,8 @@ class ReadingConfig:
         for name in ("max_seq_len", "min_document_len", "shuffle_window", "num_workers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{where}.{name}` must be at least 1, but is {getattr(self, name)}.")
+        if self.hold_out_every is not None and self.hold_out_every < 2:
+            raise ConfigError(f"{where}.hold_out_every` must be at least 2, but is {self.hold_out_every}.")
         if self.prefetch < 0:
             raise ConfigError(f"{where}.prefetch` must be at least 0, but is {self.prefetch}.")
         if self.max_document_len is not None and self.max_document_len < self.min_document_len:

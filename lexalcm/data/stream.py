@@ -141,6 +141,8 @@ class WindowStream:
         row = _concatenate([rows.rows for _, rows in parts])
         file = _concatenate([np.full(len(rows.rows), index) for index, rows in parts])
         keep = self._within_limits(lengths)
+        if self._reading.hold_out_every is not None:
+            keep &= row % self._reading.hold_out_every != 0
         lengths, starts, row, file = lengths[keep], starts[keep], row[keep], file[keep]
         # Each document gives ceil(length / max_seq_len) windows; the last one is the shorter.
         limit = self._reading.max_seq_len

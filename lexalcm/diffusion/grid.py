@@ -44,4 +44,6 @@ def _linspace(total: int, num_steps: int) -> list[int]:
         return [0]
     gap = (total - 1) / (num_steps - 1)
     # The upper half counts from the end, as torch.linspace does: truncation then hits other values.
-    return [int(i * gap) if i < num_steps // 2 else int((total - 1) - gap * (num_steps - 1 - i)) for i in range(num_steps)]
+    return [
+        int(i * gap) if i < num_steps // 2 else int((total - 1) - gap * (num_steps - 1 - i)) for i in range(num_steps)
+    ]

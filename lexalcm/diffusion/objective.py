@@ -114,7 +114,9 @@ class Objective:
                 "clean concept would be divided by zero.\nUse `sample` or `v_prediction`, or a schedule that ends above 0."
             )
         if output_form == "residual" and prediction_type != "sample":
-            raise ConfigError(f"`output_form: residual` belongs to `prediction_type: sample`, not to {prediction_type}.")
+            raise ConfigError(
+                f"`output_form: residual` belongs to `prediction_type: sample`, not to {prediction_type}."
+            )
         self.config = config
         self.schedule = schedule
         probabilities = timestep_probabilities(config.timestep_density, schedule.num_timesteps)
@@ -139,7 +141,9 @@ class Objective:
             return weights * gamma
         average = (gamma * self.probabilities).sum()
         if not average > 0.0:
-            raise ConfigError("`objective.weighting: clamp_snr` gives every drawn timestep the weight 0. Raise `min_gamma`.")
+            raise ConfigError(
+                "`objective.weighting: clamp_snr` gives every drawn timestep the weight 0. Raise `min_gamma`."
+            )
         return weights * gamma / average
 
     def draw(
@@ -171,7 +175,9 @@ class Objective:
         if self.config.guidance_drop_rule == "bernoulli":
             return torch.rand(shape, device=device, generator=generator) < share
         if len(shape) != 2:
-            raise ConfigError("`objective.guidance_drop_rule: meta_compatible` needs padded batches: set `pack: false`.")
+            raise ConfigError(
+                "`objective.guidance_drop_rule: meta_compatible` needs padded batches: set `pack: false`."
+            )
         later = shape[1] - 1
         dropped = torch.zeros(shape[1], dtype=torch.bool, device=device)
         chosen = torch.randperm(later, device=device, generator=generator)[: int(later * share)]

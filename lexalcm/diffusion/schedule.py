@@ -65,7 +65,9 @@ class ScheduleConfig:
                 f"0 < beta_start <= beta_end < 1."
             )
         if not self.scaled_linear_exponent > 0.0:
-            raise ConfigError(f"`schedule.scaled_linear_exponent` must be above 0, but is {self.scaled_linear_exponent}.")
+            raise ConfigError(
+                f"`schedule.scaled_linear_exponent` must be above 0, but is {self.scaled_linear_exponent}."
+            )
         if self.rescale_zero_terminal_snr and self.num_steps < 2:
             raise ConfigError("`schedule.rescale_zero_terminal_snr` needs `schedule.num_steps` of at least 2.")
 

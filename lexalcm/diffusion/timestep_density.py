@@ -8,7 +8,6 @@ a pole at either end stay finite.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 

@@ -118,9 +118,7 @@ def _sampled_variants(settings: EvaluationSettings) -> dict[str, SamplerConfig]:
     return variants
 
 
-def _baseline_row(
-    name: str, documents: Iterable[np.ndarray], fitted: FittedBaselines | None, tell: Progress
-) -> Row:
+def _baseline_row(name: str, documents: Iterable[np.ndarray], fitted: FittedBaselines | None, tell: Progress) -> Row:
     if baseline_predictions(name, (), fitted) is None:
         return Row(name=name, figures=None, note="needs training documents: --baseline-data")
 

@@ -22,6 +22,7 @@ from lexalcm.evaluation.batches import packed
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
 
+
 def one_pass(
     model: TwoTowerModel,
     documents: Iterable[np.ndarray],

@@ -18,6 +18,7 @@ from lexalcm.text.stand_in_encoder import STAND_IN_NAME, StandInEncoder
 _NOTE: Final = "demo_corpus.json"
 _VALIDATION_SHARE: Final = 0.1
 _CHUNK: Final = 256
+_MOST_DOCUMENTS: Final = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +37,13 @@ class DemoCorpusConfig:
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         if self.num_documents < 20:
-            raise ConfigError(f"`--documents` must be at least 20, so that both splits have some, but is {self.num_documents}.")
+            raise ConfigError(
+                f"`--documents` must be at least 20, so that both splits have some, but is {self.num_documents}."
+            )
         if self.dim < 2:
             raise ConfigError(f"`--dim` must be at least 2, but is {self.dim}.")
+        if self.num_documents > _MOST_DOCUMENTS:
+            raise ConfigError(f"`--documents` must be at most {_MOST_DOCUMENTS:,}: the grammar knows few more stories.")
         for lang in self.langs:
             if lang not in LANGUAGES:
                 raise ConfigError(f"`--langs`: {unknown_name('language of the demo', lang, LANGUAGES)}")
@@ -77,7 +82,7 @@ def write_demo_corpus(
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no demo corpus. Name another folder.")
     rng, grammar = np.random.default_rng(config.seed), Grammar()
-    stories = [grammar.write_story(rng, config.langs[i % len(config.langs)]) for i in range(config.num_documents)]
+    stories = _distinct_stories(grammar, rng, config)
     encoder = StandInEncoder(config.dim)
     num_validation = max(int(config.num_documents * _VALIDATION_SHARE), 1)
     done = 0
@@ -95,6 +100,15 @@ def write_demo_corpus(
     num_sentences = sum(len(story.sentences) for story in stories)
     note.write_text(json.dumps({**facts, "num_sentences": num_sentences}, indent=2) + "\n", encoding="utf-8")
     return DemoCorpus(config.num_documents, num_sentences, was_there=False)
+
+
+def _distinct_stories(grammar: Grammar, rng: np.random.Generator, config: DemoCorpusConfig) -> list[Story]:
+    """No story is told twice, so that none of validation stands in training."""
+    stories: dict[tuple[str, ...], Story] = {}
+    while len(stories) < config.num_documents:
+        story = grammar.write_story(rng, config.langs[len(stories) % len(config.langs)])
+        stories.setdefault(tuple(story.sentences), story)
+    return list(stories.values())
 
 
 def _embed(encoder: StandInEncoder, stories: list[Story], first: int) -> list[NewDocument]:

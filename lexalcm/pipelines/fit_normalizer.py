@@ -52,9 +52,7 @@ class NormalizerFit:
     files: tuple[str, ...] = ()
 
 
-def fit(
-    chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_rows: int | None = None
-) -> NormalizerFit:
+def fit(chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_rows: int | None = None) -> NormalizerFit:
     """Fits the statistics of a stream of concepts.
 
     ``standard`` is mean and population standard deviation, accumulated in float64. ``robust`` is the median and 0.7413
@@ -81,7 +79,9 @@ def fit(
         if chunk.ndim != 2 or chunk.shape[1] != dim:
             raise DataError(f"concepts must have {dim} dimensions as the first ones, but some have {chunk.shape[-1]}.")
         if not np.isfinite(chunk).all():
-            raise DataError("concepts hold NaN or infinity. Find the rows with `fairseq2 lcm verify`, or skip bad rows.")
+            raise DataError(
+                "concepts hold NaN or infinity. Find the rows with `fairseq2 lcm verify`, or skip bad rows."
+            )
         step = max(step, float(np.finfo(chunk.dtype).eps))
         accumulator.add(chunk)
     if accumulator is None:
@@ -90,9 +90,7 @@ def fit(
     dead = _dead(center, spread, step)
     bound = _error_bound(error, spread, dead)
     if len(dead):
-        warnings.warn(
-            f"{len(dead)} of {dim} dimensions have no spread and get scale 1: {_listed(dead)}.", stacklevel=2
-        )
+        warnings.warn(f"{len(dead)} of {dim} dimensions have no spread and get scale 1: {_listed(dead)}.", stacklevel=2)
     if accumulator.num_rows < FEW_CONCEPTS:
         warnings.warn(
             f"Only {accumulator.num_rows} concepts: too few for statistics to rely on (at least {FEW_CONCEPTS}).",

@@ -78,7 +78,9 @@ class QuantileSketch:
         if self.num_rows == 0:
             raise ValueError("a sketch that has seen no row has no quantiles.")
         if self._counts is None:
-            values = np.stack([np.quantile(x.astype(np.float64), shares) for x in self._buffer[:, : self._filled]], axis=1)
+            values = np.stack(
+                [np.quantile(x.astype(np.float64), shares) for x in self._buffer[:, : self._filled]], axis=1
+            )
             return values, np.zeros_like(values)
         self._count_buffer()
         values, errors = np.empty((len(shares), self.dim)), np.empty((len(shares), self.dim))

@@ -56,9 +56,7 @@ def _check_dataclass(value: object, kls: Any, path: str) -> None:
     for name, item in value.items():
         if name not in known:
             where = f"`{path}` has" if path else "The recipe has"
-            raise ConfigError(
-                f"{where} no field `{name}`.{near_match(str(name), known)}\nFields: {', '.join(known)}."
-            )
+            raise ConfigError(f"{where} no field `{name}`.{near_match(str(name), known)}\nFields: {', '.join(known)}.")
         check_fields(item, hints[name], f"{path}.{name}" if path else str(name))
 
 

@@ -39,10 +39,12 @@ def _check_regime(config: LcmTrainConfig) -> None:
         )
     if regime.keep_best_n_checkpoints is not None and regime.score_metric is None:
         raise ConfigError("`regime.keep_best_n_checkpoints` needs `regime.score_metric`, say retrieval_at_10_unseen.")
-    if regime.score_metric is not None and config.dataset.valid_split is None:
+    if regime.score_metric is not None and config.dataset.valid_split is None and config.dataset.hold_out_every is None:
         raise ConfigError("`regime.score_metric` needs a validation split, but `dataset.valid_split` is null.")
     if regime.export_hugging_face:
-        raise ConfigError("`regime.export_hugging_face` is not supported; a finished run has its weights as safetensors.")
+        raise ConfigError(
+            "`regime.export_hugging_face` is not supported; a finished run has its weights as safetensors."
+        )
 
 
 def _check_trainer(config: LcmTrainConfig) -> None:
@@ -60,6 +62,10 @@ def _check_trainer(config: LcmTrainConfig) -> None:
 
 def _check_dataset(config: LcmTrainConfig) -> None:
     dataset = config.dataset
+    if dataset.reading.hold_out_every is not None:
+        raise ConfigError(
+            "Set `dataset.hold_out_every`, not the field of `dataset.reading`: validation needs to know it too."
+        )
     given = [name for name in ("name", "path", "sources") if getattr(dataset, name)]
     if len(given) != 1:
         found = " and ".join(f"`dataset.{name}`" for name in given) or "none"

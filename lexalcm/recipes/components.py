@@ -10,13 +10,13 @@ from dataclasses import fields
 from typing import Any, TypeVar
 
 from fairseq2.assets import AssetStore
+from fairseq2.runtime.dependency import DependencyResolver
+from fairseq2.utils.structured import ValueConverter
 
 from lexalcm.checkpoints.resolve import resolve_card
 from lexalcm.errors import CardError
 from lexalcm.recipes.check_fields import check_fields
 from lexalcm.recipes.config import ComponentSection
-from fairseq2.runtime.dependency import DependencyResolver
-from fairseq2.utils.structured import ValueConverter
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ def component_config(
         field = card.maybe_get_field(f"{kind}_family")
         if field is None or field.value != family:
             found = "no such field" if field is None else repr(field.value)
-            raise CardError(f"`{where}.name`: card {section.name} must have `{kind}_family: {family}`, but has {found}.")
+            raise CardError(
+                f"`{where}.name`: card {section.name} must have `{kind}_family: {family}`, but has {found}."
+            )
         config_field = card.maybe_get_field(f"{kind}_config")
         if config_field is not None:
             check_fields(config_field.value, kls, f"{kind}_config of card {section.name}")

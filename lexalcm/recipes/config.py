@@ -41,6 +41,9 @@ class ConceptDatasetSection(DatasetSection):
     valid_split: str | None = "validation"
     """The split to validate on; ``null`` switches validation off."""
 
+    hold_out_every: int | None = None
+    """Validate on every n-th row of the training split's files instead of ``valid_split``, and do not train on them."""
+
     reading: ReadingConfig = field(default_factory=ReadingConfig)
     """How documents become batches."""
 

@@ -48,7 +48,9 @@ def open_dataset(resolver: DependencyResolver, section: ConceptDatasetSection) -
         data["sources"] = [converter.unstructure(source) for source in section.sources]
     dataset = family.open_custom_dataset(converter.structure(data, family.config_kls))
     if not isinstance(dataset, ConceptParquetDataset):
-        raise ConfigError(f"`dataset.family` {family_name} does not hold concepts: it opens a {type(dataset).__name__}.")
+        raise ConfigError(
+            f"`dataset.family` {family_name} does not hold concepts: it opens a {type(dataset).__name__}."
+        )
     log.info("Dataset - {}", dataset.describe())
     return dataset
 

@@ -117,7 +117,9 @@ class DryRun(Task):
                     batch.to(self._gangs.device)
                     unit.process_batch(batch, bag)
                 unit.finalize(bag)
-            values = {name: float(metric.compute()) for name, metric in bag.metrics.items() if not name.startswith("num_")}
+            values = {
+                name: float(metric.compute()) for name, metric in bag.metrics.items() if not name.startswith("num_")
+            }
             self._say("validation", ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
     def _autocast(self) -> torch.autocast:

@@ -36,7 +36,21 @@ from lexalcm.recipes.checkpoint_files import RestrictedDumper, RestrictedLoader
 
 T = TypeVar("T")
 
-_LOGGED_VARIABLES: Final = ("CUDA_", "NCCL_", "OMP_", "MKL_", "TORCH_", "PYTORCH_", "SLURM_JOB", "SLURM_NODE", "WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_", "LEXALCM_")
+_LOGGED_VARIABLES: Final = (
+    "CUDA_",
+    "NCCL_",
+    "OMP_",
+    "MKL_",
+    "TORCH_",
+    "PYTORCH_",
+    "SLURM_JOB",
+    "SLURM_NODE",
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+    "MASTER_",
+    "LEXALCM_",
+)
 
 
 class RecipeHost:

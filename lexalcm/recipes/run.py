@@ -50,7 +50,9 @@ def run_training(
     refuse_other_config(output_dir, checkpoints, host.unstructure(config))
     if is_finished(checkpoints, config.regime.num_steps or 0):
         if os.environ.get("RANK", "0") == "0":
-            print(f"{output_dir} is finished: it has done {config.regime.num_steps:,} steps. Raise regime.num_steps to go on.")
+            print(
+                f"{output_dir} is finished: it has done {config.regime.num_steps:,} steps. Raise regime.num_steps to go on."
+            )
         return 0
     host.run(config, output_dir, checkpoint_dir=checkpoint_dir)
     return 0

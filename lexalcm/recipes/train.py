@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -15,6 +16,7 @@ from typing_extensions import override
 
 from lexalcm.checkpoints.export import export_run
 from lexalcm.checkpoints.normalizer_file import load_normalizer_file
+from lexalcm.checkpoints.resolve import saved_scores, saved_steps
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.diffusion.objective import Objective, ObjectiveConfig
 from lexalcm.errors import ConfigError
@@ -98,7 +100,7 @@ class LcmTrainRecipe(Recipe):
         )
         objective = Objective(objective_config, model.schedule, model.prediction_type, model.output_form)
         dataset = self._open_dataset(context)
-        reading = config.dataset.reading
+        reading = replace(config.dataset.reading, hold_out_every=config.dataset.hold_out_every)
         reader = dataset.create_reader(
             config.dataset.train_split,
             dry_run_reading(reading, gangs.device) if self._dry_run else reading,
@@ -134,14 +136,14 @@ class LcmTrainRecipe(Recipe):
         """Writes the run's model. Gangs are closed by now, so the first rank works from the checkpoint's files."""
         if context.gangs.root.rank != 0:
             return
-        manager = context.get_checkpoint_manager()
-        scores = manager.load_scores()
-        step = scores[0][1] if scores else manager.maybe_get_last_step_number()
-        if step is None:
+        checkpoints = _checkpoint_folder(context)
+        steps, scores = saved_steps(checkpoints), saved_scores(checkpoints)
+        if not steps:
             log.warning("The run saved no checkpoint, so there is no model to write.")
             return
+        step = scores[0][1] if scores else steps[-1]
         shapes = {name: value.shape for name, value in model.state_dict().items()}
-        card_file = export_run(context.output_dir, step, checkpoints=_checkpoint_folder(context), shapes=shapes)
+        card_file = export_run(context.output_dir, step, checkpoints=checkpoints, shapes=shapes)
         metric = context.get_config_as(LcmTrainConfig).regime.score_metric
         best = f", the best of {len(scores)} by {metric}," if scores else ""
         log.info("The model of step {}{} is ready to use: {}", step, best, card_file)

@@ -196,15 +196,22 @@ def create_validation(
     Documents are those of the evaluation protocol: file order, cut to 128 concepts, in groups of 16.
     """
     config = context.get_config_as(LcmTrainConfig)
-    split = config.dataset.valid_split
-    if split is None:
+    split, every = config.dataset.valid_split, config.dataset.hold_out_every
+    if every is not None:
+        split = config.dataset.train_split
+    elif split is None:
         return [], []
     section = config.validation
     sampler = component_config(
-        context.resolver, section.sampler, kind="sampler", family="lcm_sampler", kls=SamplerConfig, where="validation.sampler"
+        context.resolver,
+        section.sampler,
+        kind="sampler",
+        family="lcm_sampler",
+        kls=SamplerConfig,
+        where="validation.sampler",
     )
     sampler.check()
-    documents = (d.concepts[:MAX_CONCEPTS] for d in dataset.documents(split))
+    documents = (d.concepts[:MAX_CONCEPTS] for d in dataset.documents(split) if every is None or d.row % every == 0)
     chosen = [d for d in islice(documents, section.max_documents) if len(d)]
     groups = [chosen[i : i + DOCUMENTS_PER_GROUP] for i in range(0, len(chosen), DOCUMENTS_PER_GROUP)]
     unit = LcmValidUnit(dp_model, model, objective, ema=ema, sampler=sampler, num_samples=section.num_samples)

@@ -114,9 +114,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         metric_bag.get("raw_l2", Mean).update((distance * mask).sum() / targets, weight=targets)
         metric_bag.get("cosine", Mean).update((cosine * mask).sum() / targets, weight=targets)
 
-    def _update_quarters(
-        self, metric_bag: MetricBag, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms
-    ) -> None:
+    def _update_quarters(self, metric_bag: MetricBag, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms) -> None:
         schedule = self._model.schedule
         counted = batch.target_mask.expand(timesteps.shape).float()
         span = schedule.last_timestep - schedule.first_timestep + 1

@@ -23,7 +23,9 @@ def test_saved_statistics_and_facts_come_back(tmp_path: Path) -> None:
 
 
 def test_foreign_file_without_facts_loads(tmp_path: Path) -> None:
-    save_file({"center": torch.zeros(3).half(), "scale": torch.ones(3), "extra": torch.ones(1)}, tmp_path / "n.safetensors")
+    save_file(
+        {"center": torch.zeros(3).half(), "scale": torch.ones(3), "extra": torch.ones(1)}, tmp_path / "n.safetensors"
+    )
     center, scale, facts = load_normalizer_file(tmp_path / "n.safetensors")
     assert center.dtype == scale.dtype == torch.float32 and facts == {}
 

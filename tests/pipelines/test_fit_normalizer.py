@@ -12,7 +12,9 @@ from lexalcm.pipelines.fit_normalizer import fit, fit_normalizer
 
 def data(num_rows: int = 5000, dim: int = 6, seed: int = 0) -> np.ndarray:
     r = np.random.default_rng(seed)
-    return (r.normal(size=(num_rows, dim)) * np.linspace(0.5, 2.0, dim) + np.linspace(-1.0, 3.0, dim)).astype(np.float32)
+    return (r.normal(size=(num_rows, dim)) * np.linspace(0.5, 2.0, dim) + np.linspace(-1.0, 3.0, dim)).astype(
+        np.float32
+    )
 
 
 def chunked(x: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:

@@ -33,7 +33,9 @@ def test_the_first_step_of_a_warmup_is_not_wasted() -> None:
     assert rate_at(0, 100, WarmupShareConfig(warmup_share=0.1)) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("fields", [{"warmup_share": 1.5}, {"warmup_share": 0.6, "hold_share": 0.6}, {"final_scale": -0.1}])
+@pytest.mark.parametrize(
+    "fields", [{"warmup_share": 1.5}, {"warmup_share": 0.6, "hold_share": 0.6}, {"final_scale": -0.1}]
+)
 def test_impossible_shares_are_refused(fields: dict) -> None:
     with pytest.raises(ConfigError, match="share|final_scale"):
         WarmupShareConfig(**fields).check()

@@ -56,9 +56,7 @@ def attend_causally(q: Tensor, k: Tensor, v: Tensor, layout: DocumentLayout) -> 
     :param q: ``[*P, H, E]`` or ``[K, *P, H, E]``.  :param k: ``[*P, H, E]``, as ``v``.  :returns: The shape of ``q``.
     """
     draws = q.dim() - k.dim()
-    rows = [
-        attend(*qkv, causal=True) for qkv in zip(layout.rows(q, dim=draws), layout.rows(k), layout.rows(v))
-    ]
+    rows = [attend(*qkv, causal=True) for qkv in zip(layout.rows(q, dim=draws), layout.rows(k), layout.rows(v))]
     return layout.unrows(rows, dim=draws)
 
 

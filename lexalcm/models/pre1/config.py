@@ -70,7 +70,15 @@ class Pre1Config:
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
-        for name in ("concept_dim", "model_dim", "num_context_layers", "num_denoiser_layers", "num_heads", "ffn_dim", "timestep_dim"):
+        for name in (
+            "concept_dim",
+            "model_dim",
+            "num_context_layers",
+            "num_denoiser_layers",
+            "num_heads",
+            "ffn_dim",
+            "timestep_dim",
+        ):
             value = getattr(self, name)
             if value < 1:
                 raise ConfigError(f"model config: `{name}` must be at least 1, but is {value}.")
@@ -105,10 +113,12 @@ class Pre1Config:
         return (
             (e * e + e + e * m + m)
             + 2 * frontend
-            + self.num_context_layers * context_layer + m
+            + self.num_context_layers * context_layer
+            + m
             + (m * c + c)
             + (c + c * c + c)
-            + self.num_denoiser_layers * denoiser_layer + m
+            + self.num_denoiser_layers * denoiser_layer
+            + m
             + (m * c + c)
             + c * self.num_linear_features
         )

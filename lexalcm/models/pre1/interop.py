@@ -71,7 +71,9 @@ def _renamed(config: Pre1Config) -> list[tuple[str, str]]:
 
 def _joined(config: Pre1Config) -> list[tuple[tuple[str, str], str]]:
     """All pairs of ((gate, inner), published linear1)."""
-    layers = [(f"contextualizer.layers.{i}", f"ContextualizerTower.layers.{i}") for i in range(config.num_context_layers)]
+    layers = [
+        (f"contextualizer.layers.{i}", f"ContextualizerTower.layers.{i}") for i in range(config.num_context_layers)
+    ]
     layers += [(f"denoiser.layers.{i}", f"DenoiserTower.layers.{i}") for i in range(config.num_denoiser_layers)]
     return [
         ((f"{ours}.ffn.gate_proj.{p}", f"{ours}.ffn.inner_proj.{p}"), f"{theirs}.mlp.linear1.{p}")
@@ -91,7 +93,9 @@ def from_published(state_dict: Mapping[str, Tensor], config: Pre1Config) -> dict
     :raises CheckpointError: A key is missing or unexpected, or ``alpha_bar_schedule`` is not the cosine schedule.
     """
     renamed, joined = _renamed(config), _joined(config)
-    _check_keys(state_dict, [theirs for _, theirs in renamed] + [theirs for _, theirs in joined], optional={_SCHEDULE_KEY})
+    _check_keys(
+        state_dict, [theirs for _, theirs in renamed] + [theirs for _, theirs in joined], optional={_SCHEDULE_KEY}
+    )
     if _SCHEDULE_KEY in state_dict:
         _check_schedule(state_dict[_SCHEDULE_KEY])
     out = {ours: state_dict[theirs] for ours, theirs in renamed}
@@ -131,7 +135,11 @@ def _check_keys(state_dict: Mapping[str, Tensor], wanted: list[str], *, optional
     missing = sorted(set(wanted) - set(state_dict))
     unexpected = sorted(set(state_dict) - set(wanted) - optional)
     if missing or unexpected:
-        parts = [f"{word} keys ({len(keys)}): {', '.join(keys)}" for word, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+        parts = [
+            f"{word} keys ({len(keys)}): {', '.join(keys)}"
+            for word, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
         raise CheckpointError("The checkpoint does not fit the model's configuration.\n" + "\n".join(parts))
 
 

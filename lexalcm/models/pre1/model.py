@@ -258,9 +258,7 @@ class Pre1Model(TwoTowerModel):
             pairs.append(store.append(*layer.cross_attn.keys_and_values(hidden)))
         return Pre1Cache(pairs, context.next_features, None, modulations)
 
-    def predict_step(
-        self, noisy: Tensor, timestep: int, cache: Pre1Cache, *, dropped: bool | Tensor = False
-    ) -> Tensor:
+    def predict_step(self, noisy: Tensor, timestep: int, cache: Pre1Cache, *, dropped: bool | Tensor = False) -> Tensor:
         at = torch.tensor(timestep, device=noisy.device)
         if timestep not in cache.modulations:
             conditioning = TimestepConditioning(at, self.timestep_encoder, self._all_timesteps(noisy.device))

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 from fairseq2.assets import AssetCard
-from fairseq2.models.family import ModelFamily
 from fairseq2.gang import create_fake_gangs
+from fairseq2.models.family import ModelFamily
 from fairseq2.runtime.dependency import get_dependency_resolver
 from safetensors.torch import save_file
 
@@ -22,7 +22,9 @@ def family() -> ModelFamily:
     return get_dependency_resolver().resolve(ModelFamily, key=NORMALIZER_FAMILY)
 
 
-def load(family: ModelFamily, checkpoint: Path, dtype: torch.dtype = torch.float32, **fields: object) -> ConceptNormalizer:
+def load(
+    family: ModelFamily, checkpoint: Path, dtype: torch.dtype = torch.float32, **fields: object
+) -> ConceptNormalizer:
     card = AssetCard("test", {"checkpoint": f"file://{checkpoint}", "model_arch": "base", **fields})
     gangs = create_fake_gangs(torch.device("cpu"))
     return family.load_model(card, gangs, dtype, None, False, False)  # type: ignore[return-value]

@@ -13,7 +13,14 @@ from lexalcm.models.pre1.interop import convert_pre1_state_dict, from_published,
 
 def small(**fields: object) -> Pre1Config:
     return Pre1Config(
-        concept_dim=8, model_dim=12, num_context_layers=2, num_denoiser_layers=2, num_heads=2, ffn_dim=10, timestep_dim=4, **fields
+        concept_dim=8,
+        model_dim=12,
+        num_context_layers=2,
+        num_denoiser_layers=2,
+        num_heads=2,
+        ffn_dim=10,
+        timestep_dim=4,
+        **fields,
     )
 
 

@@ -19,7 +19,15 @@ def small_model(**fields: object) -> Pre1Model:
     """A model with every weight random: fresh modulators are zero and would hide mistakes."""
     torch.manual_seed(0)
     config = Pre1Config(
-        concept_dim=12, model_dim=24, num_heads=3, ffn_dim=40, timestep_dim=8, context_dropout_p=0.0, bridge_dropout_p=0.0, denoiser_dropout_p=0.0, **fields
+        concept_dim=12,
+        model_dim=24,
+        num_heads=3,
+        ffn_dim=40,
+        timestep_dim=8,
+        context_dropout_p=0.0,
+        bridge_dropout_p=0.0,
+        denoiser_dropout_p=0.0,
+        **fields,
     )
     model = create_pre1_model(config).double()
     for parameter in model.parameters():
@@ -98,7 +106,12 @@ def plain_forward(model: Pre1Model, concepts: Tensor, noisy: Tensor, timesteps: 
 
 
 def random_batch(num: int, dim: int = 12) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return torch.randn(num, dim).double(), torch.randn(num, dim).double(), torch.randint(1, 101, (num,)), torch.rand(num) < 0.3
+    return (
+        torch.randn(num, dim).double(),
+        torch.randn(num, dim).double(),
+        torch.randint(1, 101, (num,)),
+        torch.rand(num) < 0.3,
+    )
 
 
 @pytest.mark.parametrize("fields", [{}, {"denoiser_norm_weights": True}, {"linear_context": 3}])
@@ -112,7 +125,10 @@ def test_fast_formulation_equals_the_plain_one_in_outputs_and_gradients(fields: 
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad(set_to_none=True)
     plain = torch.cat(
-        [plain_forward(model, *parts) for parts in zip(*(x.split(lengths) for x in (concepts, noisy, timesteps, dropped)))]
+        [
+            plain_forward(model, *parts)
+            for parts in zip(*(x.split(lengths) for x in (concepts, noisy, timesteps, dropped)))
+        ]
     )
     plain.square().sum().backward()
     torch.testing.assert_close(fast, plain, rtol=1e-10, atol=1e-10)
@@ -182,7 +198,9 @@ def test_incremental_encoding_predicts_the_next_position_as_the_whole_document_d
     for start, stop in ((0, 3), (3, 4), (4, 7)):
         layout = DocumentLayout([stop - start] * 2, packed=False)
         cache = model.denoise_cache(model.encode(concepts[:, start:stop], layout, state), layout, next_only=True)
-        torch.testing.assert_close(model.denoise_step(noisy[:, stop : stop + 1], 40, cache), expected[:, stop : stop + 1])
+        torch.testing.assert_close(
+            model.denoise_step(noisy[:, stop : stop + 1], 40, cache), expected[:, stop : stop + 1]
+        )
 
 
 def test_a_fresh_denoiser_ignores_context_and_timestep() -> None:

@@ -1,0 +1,113 @@
+"""``fairseq2 lcm quickstart``: demo corpus, training, and what was learned.
+
+Shapes: T concepts of a document, C dimensions, V known sentences.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from lexalcm.checkpoints.load import load_model
+from lexalcm.data.dataset import ConceptParquetDataset, Document
+from lexalcm.data.sources import ConceptParquetConfig
+from lexalcm.data.write import TEXT_COLUMN
+from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.evaluation.predict import one_pass
+from lexalcm.evaluation.protocol import Figures, retrieval_figures
+from lexalcm.generation.continuation import continue_document
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.pipelines.demo_corpus import DemoCorpusConfig, write_demo_corpus
+from lexalcm.recipes.curves import plot_losses, read_metrics
+from lexalcm.recipes.run import run_training
+from lexalcm.text.nearest import NearestSentences
+from lexalcm.text.stand_in_encoder import STAND_IN_NAME
+
+_PROMPT_LENGTH = 2
+_CONTINUED = 5
+
+
+def run_quickstart(folder: Path, *, overrides: Sequence[str] = ()) -> int:
+    """Runs everything and returns the exit code; what is there already is kept, and a broken-off run is resumed.
+
+    Writes ``summary.json`` and ``loss.png`` into the folder.
+    """
+    start = perf_counter()
+    data = folder / "data"
+    corpus = write_demo_corpus(data, DemoCorpusConfig())
+    print(
+        f"{data}: {corpus.num_documents:,} stories, {corpus.num_sentences:,} sentences, embedded by a {STAND_IN_NAME}."
+    )
+    code = run_training("quickstart", folder, overrides=[f"dataset.path={data}", *overrides], no_rich=False)
+    if code != 0:
+        return code
+    seconds = perf_counter() - start
+    model = load_model(folder)
+    assert isinstance(model, TwoTowerModel)
+    dataset = ConceptParquetDataset(ConceptParquetConfig(path=str(data), text_column=TEXT_COLUMN))
+    documents = list(dataset.documents("validation"))
+    concepts = [d.concepts for d in documents]
+    learned = retrieval_figures(one_pass(model, concepts), concepts)
+    copied = retrieval_figures((c[:-1] for c in concepts), concepts)
+    plot_losses(
+        read_metrics(folder / "metrics" / "train.jsonl"),
+        read_metrics(folder / "metrics" / "valid.jsonl"),
+        folder / "loss.png",
+    )
+    summary = _summary(model, learned, copied, seconds)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _show(summary, folder)
+    _show_continuations(model, dataset, documents)
+    return 0
+
+
+def _summary(model: TwoTowerModel, learned: Figures, copied: Figures, seconds: float) -> dict[str, Any]:
+    return {
+        "retrieval_at_1": learned.acc_at_1_unseen,
+        "retrieval_at_10": learned.acc_at_10_unseen,
+        "copy_retrieval_at_1": copied.acc_at_1_unseen,
+        "copy_retrieval_at_10": copied.acc_at_10_unseen,
+        "chance_at_1": learned.chance_at_1,
+        "cosine": learned.cosine,
+        "seconds": round(seconds, 1),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "encoder": STAND_IN_NAME,
+    }
+
+
+def _show(summary: dict[str, Any], folder: Path) -> None:
+    model, copy, chance = summary["retrieval_at_1"], summary["copy_retrieval_at_1"], summary["chance_at_1"]
+    times = f"{model / copy:.1f} times copying" if copy > 0 else "copying never does"
+    print(
+        f"\nWhat {summary['parameters']:,} parameters learned in {summary['seconds']:.0f} s: which of about "
+        f"{1 / chance:.0f} sentences comes next\n"
+        f"  the model finds it              {model:7.1%}   ({times})\n"
+        f"  copying the previous sentence   {copy:7.1%}\n"
+        f"  chance                          {chance:7.1%}\n"
+        f"Figures: {folder / 'summary.json'}, loss curve: {folder / 'loss.png'}, model: {folder / 'model'}"
+    )
+
+
+def _show_continuations(model: TwoTowerModel, dataset: ConceptParquetDataset, documents: list[Document]) -> None:
+    """Continues two stories of each language, shown as the nearest sentences of the training split."""
+    known = [d for d in dataset.documents("train") if d.sentences]
+    nearest = NearestSentences(
+        np.concatenate([d.concepts for d in known]), [s for d in known for s in d.sentences or []]
+    )
+    print("\nContinuations of validation stories, as the nearest sentence of the training split (cosine in brackets):")
+    for number, document in enumerate(documents[:4]):
+        prompt = torch.from_numpy(document.concepts[:_PROMPT_LENGTH].astype(np.float32))
+        generator = torch.Generator().manual_seed(number)
+        config = SamplerConfig(num_steps=20)
+        made = continue_document(model, prompt, num_concepts=_CONTINUED, config=config, generator=generator)
+        print()
+        for sentence in (document.sentences or [])[:_PROMPT_LENGTH]:
+            print(f"  {sentence}")
+        for sentence, cosine in nearest.find(made.numpy()):
+            print(f"  > {sentence} ({cosine:.2f})")

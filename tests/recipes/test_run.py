@@ -1,0 +1,169 @@
+"""Training by a recipe, through fairseq2's machinery, on a dataset of a few kilobytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lexalcm.checkpoints.load import load_model
+from lexalcm.errors import ConfigError, DataError, LexalcmError
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.recipes.curves import read_metrics
+from lexalcm.recipes.run import run_training
+
+
+def train(folder: Path, overrides: list[str], **more: Any) -> int:
+    return run_training("quickstart", folder, overrides=overrides, no_rich=True, **more)
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["Loss"] for entry in read_metrics(folder / "metrics" / "train.jsonl")]
+
+
+def test_a_run_ends_with_a_model_that_loads_and_can_be_moved(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    assert train(tmp_path / "run", tiny_overrides) == 0
+    assert len(losses(tmp_path / "run")) == 12
+    (tmp_path / "run").rename(tmp_path / "moved")
+    averaged = load_model(tmp_path / "moved")
+    assert isinstance(averaged, TwoTowerModel) and not averaged.training
+    raw = load_model(tmp_path / "moved" / "model" / "card.yaml")
+    assert torch.equal(averaged.normalizer.scale, raw.normalizer.scale)  # type: ignore[attr-defined]
+    assert not torch.equal(averaged.normalizer.scale, torch.ones(8))  # type: ignore[attr-defined]
+    cards = list(yaml.safe_load_all((tmp_path / "moved" / "model" / "card.yaml").read_text()))
+    assert [card["name"] for card in cards] == ["run", "run_raw"]
+    assert not any(Path(card["checkpoint"]).is_absolute() for card in cards)
+    valid = read_metrics(tmp_path / "moved" / "metrics" / "valid.jsonl")[-1]
+    assert {"Loss", "One-pass Cosine", "Retrieval@1 (unseen)", "Retrieval@10 (unseen)", "Energy Score"} <= valid.keys()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    more = [*tiny_overrides, "objective.config.noise_draws=2", "trainer.grad_accumulation.num_batches=2"]
+    train(tmp_path / "whole", more)
+    # Begun as a shorter run: the schedule of the longer one is followed from where it stopped.
+    train(tmp_path / "parts", [*more, "regime.num_steps=8", "lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1"])
+    flat = ["lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1"]
+    train(tmp_path / "flat", [*more, *flat])
+    train(tmp_path / "parts", [*more, *flat])
+    assert losses(tmp_path / "parts") == losses(tmp_path / "flat")
+    first, second = (load_model(tmp_path / name).state_dict() for name in ("parts", "flat"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert losses(tmp_path / "whole") != losses(tmp_path / "flat")
+
+
+def test_a_finished_run_says_so_and_does_nothing(
+    tmp_path: Path, tiny_overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", tiny_overrides)
+    before = (tmp_path / "run" / "metrics" / "train.jsonl").read_bytes()
+    assert train(tmp_path / "run", tiny_overrides) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (tmp_path / "run" / "metrics" / "train.jsonl").read_bytes() == before
+
+
+def test_another_recipe_in_the_same_folder_is_refused_by_field(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    train(tmp_path / "run", tiny_overrides)
+    with pytest.raises(ConfigError, match=r"`optimizer\.config\.lr` was 0\.003, now 0\.1"):
+        train(tmp_path / "run", [*tiny_overrides, "optimizer.config.lr=0.1", "regime.num_steps=20"])
+
+
+def test_the_best_checkpoint_becomes_the_model(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    best = ["regime.score_metric=retrieval_at_10_unseen", "regime.keep_best_n_checkpoints=1"]
+    train(tmp_path / "run", [*tiny_overrides, *best])
+    scores = {int(f.stem.removeprefix("step_")): float(f.read_text()) for f in (tmp_path / "run/checkpoints/scores").iterdir()}
+    card = next(iter(yaml.safe_load_all((tmp_path / "run" / "model" / "card.yaml").read_text())))
+    assert scores[card["trained_steps"]] == max(scores.values())
+
+
+def test_held_out_rows_are_validated_on_and_never_trained_on(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    assert train(tmp_path / "run", [*tiny_overrides, "dataset.hold_out_every=4", "dataset.valid_split=null"]) == 0
+    state = torch.load(tmp_path / "run/checkpoints/step_12/data_reader/dp_00.pt", weights_only=True)
+    assert state["counts"]["documents"] > 0
+    assert read_metrics(tmp_path / "run" / "metrics" / "valid.jsonl")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon", "lcm_adamw"])
+def test_every_optimizer_trains_and_leaves_inert_parameters_alone(
+    tmp_path: Path, tiny_overrides: list[str], optimizer: str
+) -> None:
+    train(tmp_path / "run", [*tiny_overrides, f"optimizer.name={optimizer}", "regime.num_steps=4", "ema.decay=null"])
+    trained = load_model(tmp_path / "run")
+    assert all(torch.isfinite(p).all() for p in trained.parameters())
+
+
+def test_a_dry_run_writes_nothing(
+    tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert train(tmp_path / "run", tiny_overrides, dry_run=True) == 0
+    assert not list(tmp_path.iterdir())
+    out = capsys.readouterr().out
+    for told in ("parameters", "step 1", "step 2", "gradient norm", "validation", "memory", "documents"):
+        assert told in out
+
+
+def test_checkpoints_hold_nothing_that_could_run(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    train(tmp_path / "run", [*tiny_overrides, "regime.num_steps=4"])
+    files = list((tmp_path / "run" / "checkpoints").rglob("*.pt"))
+    assert len(files) == 4
+    for file in files:
+        torch.load(file, weights_only=True)
+
+
+def test_the_environment_is_not_logged(
+    tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2hunter2")
+    train(tmp_path / "run", [*tiny_overrides, "regime.num_steps=4"])
+    assert "hunter2hunter2" not in (tmp_path / "run" / "logs" / "rank_0.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("regime.num_step=5", r'no field `num_step`.*"num_steps"'),
+        ("model.arch=pre1_40m", r"`model\.arch`.*pre1_400m"),
+        ("model.config_overrides={model_dmi: 3}", r"`model\.config_overrides` has no field `model_dmi`"),
+        ("optimizer.name=adamx", r'`optimizer\.name`.*"adamw"'),
+        ("optimizer.config.lrr=1", r"`optimizer\.config` has no field `lrr`"),
+        ("objective.name=pre1_objectiv", r"pre1_objective"),
+        ("objective.config.noise_draw=2", r"`objective\.config` has no field `noise_draw`"),
+        ("regime.num_data_epochs=3", r"`regime\.num_data_epochs` is not supported"),
+        ("trainer.mixed_precision.mode=static", r"`trainer\.mixed_precision\.mode: static`"),
+        ("normalizer.fit=null", r"No normalizer is named"),
+        ("dataset.path=nowhere", r"nowhere does not exist"),
+        ("dataset.train_split=trian", r"no files for the split `trian`.*train"),
+        ("model.config_overrides.concept_dim=9", r"concept_dim"),
+        ("model.config_overrides.prediction_type=epsilon", r"zero terminal SNR"),
+        ("dataset.reading.concepts_per_batch=3.5", r"must be a whole number"),
+        ("ema.decay=1.5", r"`ema\.decay`"),
+    ],
+)
+def test_a_mistake_is_named_with_its_field(tmp_path: Path, tiny_overrides: list[str], override: str, told: str) -> None:
+    with pytest.raises(LexalcmError, match=f"(?s){told}") as caught:
+        train(tmp_path / "run", [*tiny_overrides, override])
+    assert len(str(caught.value).splitlines()) <= 4
+
+
+def test_dumped_config_is_yaml_with_every_section(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_training("pre1", dump_config=True, no_rich=True) == 0
+    dumped = yaml.safe_load(capsys.readouterr().out)
+    assert {"model", "normalizer", "dataset", "objective", "trainer", "ema", "optimizer", "regime", "validation"} <= dumped.keys()
+
+
+def test_shipped_recipes_name_only_real_fields_and_are_found_by_name() -> None:
+    for name in ("pre1", "quickstart"):
+        with pytest.raises((ConfigError, DataError)):  # what is missing is the data, nothing else
+            run_training(name, overrides=["dataset.path=does_not_exist"], dry_run=True, no_rich=True)
+    with pytest.raises(ConfigError, match='"pre1"'):
+        run_training("prel", dry_run=True, no_rich=True)
+
+
+def test_metrics_repeat_no_step_after_a_resume(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps({"Step": s, "Loss": v}) + "\n" for s, v in ((1, 3.0), (2, 2.0), (2, 1.5), (3, 1.0))))
+    assert [(e["Step"], e["Loss"]) for e in read_metrics(file)] == [(1, 3.0), (2, 1.5), (3, 1.0)]
