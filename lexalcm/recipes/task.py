@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from fairseq2.task import Task
-from fairseq2.trainer import Trainer
 from typing_extensions import override
+
+if TYPE_CHECKING:  # importing fairseq2's trainer first is a circle among its own modules
+    from fairseq2.trainer import Trainer
 
 
 @final
 class LcmTrainTask(Task):
     """Runs the trainer to its end, then ``on_end``."""
 
-    def __init__(self, trainer: Trainer, *, on_end: Callable[[], None]) -> None:
+    def __init__(self, trainer: Trainer, *, on_end: Callable[[], None] | None = None) -> None:
         self._trainer = trainer
         self._on_end = on_end
 
     @override
     def run(self) -> None:
         self._trainer.run()
-        self._on_end()
+        if self._on_end is not None:
+            self._on_end()
 
     @override
     def request_stop(self) -> None:

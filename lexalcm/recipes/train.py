@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
+import torch
 from fairseq2.checkpoint import CheckpointDir
 from fairseq2.gang import all_sum
 from fairseq2.logging import log
@@ -130,19 +131,20 @@ class LcmTrainRecipe(Recipe):
                 describe_data=dataset.describe,
             )
         trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
-        return LcmTrainTask(trainer, on_end=lambda: self._export(context, model))
+        if gangs.root.rank != 0:
+            return LcmTrainTask(trainer)
+        # The trainer closes the gangs, which then tell neither ranks nor shards.
+        shapes = {name: value.shape for name, value in model.state_dict().items()}
+        return LcmTrainTask(trainer, on_end=lambda: self._export(context, shapes))
 
-    def _export(self, context: RecipeContext, model: TwoTowerModel) -> None:
-        """Writes the run's model. Gangs are closed by now, so the first rank works from the checkpoint's files."""
-        if context.gangs.root.rank != 0:
-            return
+    def _export(self, context: RecipeContext, shapes: dict[str, torch.Size]) -> None:
+        """Writes the run's model from the files of its best checkpoint, or of its last one."""
         checkpoints = _checkpoint_folder(context)
         steps, scores = saved_steps(checkpoints), saved_scores(checkpoints)
         if not steps:
             log.warning("The run saved no checkpoint, so there is no model to write.")
             return
         step = scores[0][1] if scores else steps[-1]
-        shapes = {name: value.shape for name, value in model.state_dict().items()}
         card_file = export_run(context.output_dir, step, checkpoints=checkpoints, shapes=shapes)
         metric = context.get_config_as(LcmTrainConfig).regime.score_metric
         best = f", the best of {len(scores)} by {metric}," if scores else ""

@@ -1,0 +1,57 @@
+"""Two processes on a CPU: equal parameters on both, exact resume, and refusal of another number of ranks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from lexalcm.recipes.curves import read_metrics
+
+DRIVER = '''
+import os, sys, torch
+from lexalcm.recipes.task import LcmTrainTask
+from lexalcm.cli.main import main
+
+run = LcmTrainTask.run
+
+def run_and_keep(self):
+    run(self)
+    state = self._trainer._model.module.state_dict()
+    torch.save(state, os.path.join(sys.argv[1], f"rank_{os.environ['RANK']}.pt"))
+
+LcmTrainTask.run = run_and_keep
+sys.exit(main(sys.argv[2:]))
+'''
+
+
+def torchrun(tmp_path: Path, num_ranks: int, words: list[str]) -> subprocess.CompletedProcess[str]:
+    driver = tmp_path / "driver.py"
+    driver.write_text(DRIVER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, str(driver), str(tmp_path), *words], capture_output=True, text=True, env=environment, timeout=120
+    )
+
+
+def test_two_ranks_train_alike_resume_exactly_and_refuse_one(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    flat = ["lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1", "dataset.reading.concepts_per_batch=128"]
+    words = ["lcm", "train", "quickstart", str(tmp_path / "whole"), "--no-rich", "--config", *tiny_overrides, *flat]
+    done = torchrun(tmp_path, 2, words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"rank_{r}.pt", weights_only=True) for r in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+    parts = [*words[:3], str(tmp_path / "parts"), *words[4:]]
+    assert torchrun(tmp_path, 2, [*parts, "regime.num_steps=8"]).returncode == 0
+    assert torchrun(tmp_path, 2, parts).returncode == 0
+    curves = [[e["Loss"] for e in read_metrics(tmp_path / name / "metrics/train.jsonl")] for name in ("whole", "parts")]
+    assert curves[0] == curves[1] and len(curves[0]) == 12
+
+    alone = torchrun(tmp_path, 1, [*parts, "regime.num_steps=16"])
+    assert alone.returncode != 0
+    assert "written by 2 data-parallel rank(s), but this run has 1" in alone.stderr
