@@ -133,11 +133,6 @@ class Objective:
             return weights
         gamma = (trained / (1.0 - trained)).clamp(self.config.min_gamma, self.config.max_gamma)
         if self.config.weighting == "clamp_snr_meta":
-            if bool((gamma == 0.0).any()):
-                raise ConfigError(
-                    "`objective.weighting: clamp_snr_meta` divides by a batch's summed weights, which is 0/0 when all its "
-                    "positions draw the last timestep.\nUse `clamp_snr`, or `min_gamma` above 0."
-                )
             return weights * gamma
         average = (gamma * self.probabilities).sum()
         if not average > 0.0:
@@ -209,7 +204,9 @@ class Objective:
         gamma = (trained / (1.0 - trained)).clamp(self.config.min_gamma, self.config.max_gamma).float()
         drawn = gamma.to(timesteps.device)[timesteps - self.schedule.first_timestep]
         counted = counted.expand(timesteps.shape)
-        return (drawn * counted).sum() / counted.sum()
+        average = (drawn * counted).sum() / counted.sum().clamp(min=1.0)
+        # When every target drew a timestep of weight 0 the loss is 0, not 0/0.
+        return torch.where(average > 0.0, average, 1.0)
 
     def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
         tables = self._by_device.get(device)
