@@ -49,7 +49,8 @@ def check_schedules(folder: Path, case: dict[str, Any]) -> None:
         expected = io[f"{prefix}alphas_cumprod"]
         torch.testing.assert_close(schedule.table.float(), expected, rtol=2e-6, atol=2e-7)
         if f"{prefix}snr" in io:
-            tells = (expected > 1e-6) & (expected < 1 - 1e-6)
+            # Closer to 1 the reference itself has lost the digits of 1 - a to float32.
+            tells = (expected > 1e-6) & (expected < 1 - 2e-4)
             torch.testing.assert_close(schedule.snr().float()[tells], io[f"{prefix}snr"][tells], rtol=1e-3, atol=0)
     spacings = {"trailing": "meta_trailing", "leading": "leading", "linspace": "linspace"}
     for name, expected in io.items():

@@ -1,0 +1,104 @@
+"""Another package's model family, found by its entry point alone, trains with our recipe and is measured by our command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = '''
+from dataclasses import dataclass
+
+import torch
+from fairseq2.composition import register_model_family
+from torch.nn import Linear, Module, ModuleList
+
+from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.models.normalizer.model import ConceptNormalizer
+
+
+@dataclass(kw_only=True)
+class ToyConfig:
+    concept_dim: int = 8
+
+
+class Tower(Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.layers = ModuleList([Linear(dim, dim)])
+
+
+class ToyModel(TwoTowerModel):
+    """Predicts from the previous concept and the noisy one, linearly."""
+
+    prediction_type, output_form = "sample", "direct"
+
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.concept_dim = config, config.concept_dim
+        self.schedule = NoiseSchedule(ScheduleConfig(num_steps=10))
+        self.normalizer = ConceptNormalizer(config.concept_dim)
+        self.context_tower, self.noisy_tower = Tower(config.concept_dim), Tower(config.concept_dim)
+
+    def normalize(self, concepts):
+        return self.normalizer.normalize(concepts)
+
+    def denormalize(self, concepts):
+        return self.normalizer.denormalize(concepts)
+
+    def set_normalizer(self, *, center, scale):
+        self.normalizer.set_statistics(center=center, scale=scale)
+
+    def encode(self, concepts, layout, state=None):
+        return self.context_tower.layers[0](layout.shift(concepts))
+
+    def predict(self, noisy, timesteps, context, layout, *, dropped=None):
+        if dropped is not None:
+            context = context.masked_fill(dropped.unsqueeze(-1), 0.0)
+        return (context + self.noisy_tower.layers[0](noisy)).float()
+
+    def denoise_cache(self, context, layout, *, next_only=False):
+        return context
+
+    def predict_step(self, noisy, timestep, cache, *, dropped=False):
+        return (self.noisy_tower.layers[0](noisy) + (0.0 if dropped is True else cache)).float()
+
+    def new_state(self):
+        return None
+
+    def towers(self):
+        return [self.context_tower, self.noisy_tower]
+
+    def flops_per_concept(self, context_len, *, noise_draws=1):
+        return 6 * (1 + noise_draws) * self.concept_dim**2
+
+
+def setup(container):
+    register_model_family(container, "toy", kls=ToyModel, config_kls=ToyConfig, factory=ToyModel)
+'''
+
+
+def test_a_family_of_another_package_trains_and_is_measured(tmp_path: Path, tiny_corpus: Path) -> None:
+    site = tmp_path / "site"
+    info = site / "toy_family-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "toy_family.py").write_text(PACKAGE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-family\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[fairseq2.extension]\ntoy = toy_family:setup\n")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def lcm(*words: str) -> str:
+        command = [sys.executable, "-m", "lexalcm.cli", "lcm", *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    fields = ["model.family=toy", "model.arch=null", "model.config_overrides=null", f"dataset.path={tiny_corpus}"]
+    steps = ["regime.num_steps=6", "regime.validate_every_n_steps=2", "regime.checkpoint_every_n_steps=2"]
+    short = ["regime.publish_metrics_every_n_steps=2", "dataset.reading.concepts_per_batch=128"]
+    run = tmp_path / "run"
+    lcm("train", "quickstart", str(run), "--no-rich", "--config", *fields, *steps, *short)
+    table = lcm("evaluate", str(run), str(tiny_corpus), "--samples", "2", "--steps", "4")
+    assert "one pass" in table and "ridge4" in table
