@@ -11,6 +11,7 @@ from fairseq2.gang import create_fake_gangs
 from fairseq2.model_checkpoint import CorruptModelCheckpointError
 from fairseq2.models import ModelFamily, ModelGatedError
 from fairseq2.runtime.dependency import DependencyLookup, get_dependency_resolver
+from safetensors import SafetensorError
 from torch.nn import Module
 
 from lexalcm.checkpoints.resolve import resolve_card
@@ -43,8 +44,8 @@ def load_model(source: str | Path, *, device: Device | str = "cpu", dtype: torch
             f"{_where(card)} names an architecture without weights: none are published for it.\n"
             f"Train your own with a recipe, or write a card with a `checkpoint`."
         ) from None
-    except (CorruptModelCheckpointError, AssetCardError) as ex:
-        raise CheckpointError(f"{_where(card)} cannot be loaded: {_innermost(ex)}") from ex
+    except (CorruptModelCheckpointError, AssetCardError, SafetensorError) as ex:
+        raise CheckpointError(f"{_where(card)} cannot be loaded{_weights(card)}: {_innermost(ex)}") from ex
     model.eval()
     return model
 
@@ -52,6 +53,15 @@ def load_model(source: str | Path, *, device: Device | str = "cpu", dtype: torch
 def _where(card: AssetCard) -> str:
     source = card.metadata.get("__source__")
     return f"Card {card.name}" + (f" ({source})" if source else "")
+
+
+def _weights(card: AssetCard) -> str:
+    """The file of weights and its size, if it is a local one."""
+    field = card.maybe_get_field("checkpoint")
+    if field is None or not isinstance(field.value, str):
+        return ""
+    path = Path(field.value.removeprefix("file://"))
+    return f" from {path} ({path.stat().st_size:,} bytes)" if path.is_file() else ""
 
 
 def _innermost(ex: BaseException) -> str:

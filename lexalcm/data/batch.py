@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from lexalcm.errors import DataError
 from lexalcm.layout import DocumentLayout
+
+_SERIAL_COMPONENTS: Final = (1 << 15) - 1
 
 
 @dataclass(frozen=True)
@@ -86,60 +89,86 @@ class Affixes:
     suffix: np.ndarray | None = None
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Windows that lie in the same array."""
+
+    values: np.ndarray
+    """``[V, C]``."""
+
+    starts: np.ndarray
+    """int64 ``[W]``: the first vector of each window."""
+
+    lengths: np.ndarray
+    """int64 ``[W]``."""
+
+    is_first: np.ndarray
+    """bool ``[W]``: the window begins its document, so that a prefix belongs before it."""
+
+    is_last: np.ndarray
+    """bool ``[W]``: it ends its document, so that a suffix belongs behind it."""
+
+
 def collate(
-    values: np.ndarray,
-    starts: np.ndarray,
-    lengths: np.ndarray,
+    pieces: Sequence[Piece],
     *,
-    is_first: np.ndarray,
-    is_last: np.ndarray,
     affixes: Affixes = Affixes(),
     pack: bool = True,
     dtype: str = "float32",
     ids: WindowIds | None = None,
+    pin_memory: bool = False,
 ) -> ConceptBatch:
-    """Gathers windows into a batch with one copy.
+    """Gathers windows, piece after piece, into a batch with one copy.
 
-    :param values: ``[V, C]`` vectors that windows point into.
-    :param starts: int64 ``[W]``.
-    :param lengths: int64 ``[W]``.
-    :param is_first: bool ``[W]``: the window begins its document, so that a prefix belongs before it.
-    :param is_last: bool ``[W]``: it ends its document, so that a suffix belongs behind it.
+    :param ids: In the order of the windows.
+    :param pin_memory: Gather into page-locked memory, so that :meth:`ConceptBatch.to` can copy asynchronously.
+    :raises DataError: A component is too large for float16.
     """
-    before = is_first.astype(np.int64) if affixes.prefix is not None else np.zeros_like(lengths)
-    after = is_last.astype(np.int64) if affixes.suffix is not None else np.zeros_like(lengths)
-    sizes = lengths + before + after
-    total = int(sizes.sum())
-    offsets = np.cumsum(sizes) - sizes
-    position = np.arange(total) - np.repeat(offsets, sizes)
-    source = np.repeat(starts - before, sizes) + position
-    at_prefix = (position == 0) & (np.repeat(before, sizes) == 1)
-    at_suffix = (position == np.repeat(sizes - 1, sizes)) & (np.repeat(after, sizes) == 1)
-    source[at_prefix | at_suffix] = 0
-    gathered = _cast(np.take(values, source, axis=0), dtype)
+    before = np.concatenate([p.is_first for p in pieces]).astype(np.int64) * (affixes.prefix is not None)
+    after = np.concatenate([p.is_last for p in pieces]).astype(np.int64) * (affixes.suffix is not None)
+    sizes = np.concatenate([p.lengths for p in pieces]) + before + after
+    ends = np.cumsum(sizes)
+    total = int(ends[-1])
+    at_prefix, at_suffix = (ends - sizes)[before == 1], (ends - 1)[after == 1]
+    gathered = _allocate(total, pieces[0].values.shape[1], dtype, pin_memory)
+    window = row = 0
+    for piece in pieces:
+        stop = window + len(piece.starts)
+        piece_sizes = sizes[window:stop]
+        size = int(piece_sizes.sum())
+        # Where windows begin in the piece, less where they begin in the batch: added to a place, it gives its vector.
+        shift = piece.starts - before[window:stop] - (ends[window:stop] - piece_sizes - row)
+        source = np.arange(size) + np.repeat(shift, piece_sizes)
+        _gather(piece.values, source, gathered[row : row + size])
+        window, row = stop, row + size
     if affixes.prefix is not None:
-        gathered[at_prefix] = affixes.prefix
+        gathered[at_prefix] = torch.from_numpy(affixes.prefix).to(gathered.dtype)
     if affixes.suffix is not None:
-        gathered[at_suffix] = affixes.suffix
+        gathered[at_suffix] = torch.from_numpy(affixes.suffix).to(gathered.dtype)
+    if dtype == "float16" and any(p.values.dtype != np.float16 for p in pieces) and not gathered.isfinite().all():
+        raise DataError("A vector has a component above 65,504, which float16 cannot hold. Set `dtype: float32`.")
+    targets = torch.ones(total, dtype=torch.bool)
+    targets[at_prefix] = False
     layout = DocumentLayout(sizes.tolist(), packed=pack)
-    concepts, targets = torch.from_numpy(gathered), torch.from_numpy(~at_prefix)
     if not pack:
         real = layout.real
-        padded = torch.zeros(*real.shape, concepts.size(-1), dtype=concepts.dtype)
+        padded = torch.zeros(*real.shape, gathered.size(-1), dtype=gathered.dtype)
         mask = torch.zeros(real.shape, dtype=torch.bool)
-        padded[real], mask[real] = concepts, targets
-        concepts, targets = padded, mask
-    num_targets = total - int(at_prefix.sum())
-    return ConceptBatch(concepts, layout, targets, num_targets, ids, num_step_targets=num_targets)
+        padded[real], mask[real] = gathered, targets
+        gathered, targets = padded, mask
+    num_targets = total - len(at_prefix)
+    batch = ConceptBatch(gathered, layout, targets, num_targets, ids, num_step_targets=num_targets)
+    if pin_memory:
+        batch.pin_memory()
+    return batch
 
 
 def collate_documents(documents: Sequence[np.ndarray], *, pack: bool = True, dtype: str = "float32") -> ConceptBatch:
     """Makes a batch of whole documents ``[T, C]`` without affixes."""
     lengths = np.asarray([len(d) for d in documents], dtype=np.int64)
     whole = np.ones(len(documents), dtype=bool)
-    return collate(
-        np.concatenate(documents), np.cumsum(lengths) - lengths, lengths, is_first=whole, is_last=whole, pack=pack, dtype=dtype
-    )
+    piece = Piece(np.concatenate(documents), np.cumsum(lengths) - lengths, lengths, whole, whole)
+    return collate([piece], pack=pack, dtype=dtype)
 
 
 def dummy_batch(concept_dim: int, *, pack: bool, dtype: str) -> ConceptBatch:
@@ -150,13 +179,21 @@ def dummy_batch(concept_dim: int, *, pack: bool, dtype: str) -> ConceptBatch:
     return batch
 
 
-def _cast(values: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "float16" and values.dtype != np.float16:
-        with np.errstate(over="ignore"):
-            cast = values.astype(np.float16)
-        if not np.isfinite(cast).all():
-            raise DataError("A vector has a component above 65,504, which float16 cannot hold. Set `dtype: float32`.")
-        return cast
-    if values.dtype == np.float16 and dtype == "float32":
-        return torch.from_numpy(values).float().numpy()  # several times faster than numpy's own conversion
-    return values.astype(np.dtype(dtype), copy=False)
+def _allocate(rows: int, width: int, dtype: str, pin_memory: bool) -> Tensor:
+    if pin_memory:
+        return torch.empty(rows, width, dtype=getattr(torch, dtype), pin_memory=True)
+    # numpy asks for huge pages, which makes the first touch of a large array several times cheaper.
+    return torch.from_numpy(np.empty((rows, width), np.dtype(dtype)))
+
+
+def _gather(values: np.ndarray, rows: np.ndarray, out: Tensor) -> None:
+    """Copies ``values[rows]`` to ``out``, converted; rows out of bounds (places of affixes) give any row."""
+    # Small blocks stay in the processor's cache between gathering and converting, and below the size at which torch
+    # would take more threads: those belong to the model.
+    step = max(1, _SERIAL_COMPONENTS // values.shape[1])
+    block = torch.from_numpy(np.empty((min(step, len(rows)), values.shape[1]), values.dtype))
+    buffer = block.numpy()
+    for start in range(0, len(rows), step):
+        part = rows[start : start + step]
+        np.take(values, part, axis=0, out=buffer[: len(part)], mode="clip")
+        out[start : start + len(part)].copy_(block[: len(part)])

@@ -5,18 +5,26 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
+from fairseq2.logging import log
 
 from lexalcm.data.batch import Affixes
+from lexalcm.data.decode import decode_vectors
 from lexalcm.data.discover import DataWarning, SourceFiles, discover, same_split
 from lexalcm.data.filters import passes_partitions
 from lexalcm.data.reader import ConceptReader
-from lexalcm.data.rows import check_schema, read_rows
+from lexalcm.data.open_files import OpenFiles
+from lexalcm.data.order import units_of_file
+from lexalcm.data.rows import Rows, check_schema, read_unit
 from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig
 from lexalcm.data.special_concepts import load_special_concepts
-from lexalcm.data.validate import BadRowCounter, Watch
+from lexalcm.data.validate import BadRowCounter
+from lexalcm.data.watch import Watch
 from lexalcm.errors import DataError
+
+_PEEKED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -74,16 +82,19 @@ class ConceptParquetDataset:
         return width if width is not None else self._peek_width()
 
     def _peek_width(self) -> int:
-        """The width of the first vector, where the type does not fix it."""
+        """The width that most vectors of the first row group with any have, where the type does not fix it."""
+        files = OpenFiles()
         for source in self._sources:
+            column = str(source.config.embedding_column)
             for file in source.files:
-                with file.open() as parquet:
-                    for group in range(parquet.num_row_groups):
-                        column = parquet.read_row_group(group, columns=[source.config.embedding_column]).column(0)
-                        for row in column:
-                            vectors = row.as_py()
-                            if vectors and vectors[0]:
-                                return len(vectors[0])
+                for group, rows in enumerate(file.rows):
+                    if rows == 0:
+                        continue
+                    table = files.read_part(file, group, [column], 0, min(rows, _PEEKED_ROWS))
+                    chunks = [decode_vectors(chunk, 1) for chunk in table.column(column).chunks]
+                    widths = np.concatenate([c.widths[~c.null_vectors] for c in chunks if c.widths is not None])
+                    if len(widths):
+                        return int(np.bincount(widths).argmax())
         raise DataError("No document of the dataset has an embedding, so the width of a vector is not known.")
 
     @property
@@ -133,21 +144,21 @@ class ConceptParquetDataset:
     def documents(self, split: str | None = None) -> Iterator[Document]:
         """Yields documents in file order: files sorted by relative path, rows as stored, bad ones handled as configured."""
         counter = self.bad_row_counter()
+        open_files = OpenFiles()
         for source in self.files(split):
             watch = Watch(source.config.path)
             for file in source.files:
                 name = f"{source.config.name}:{file.relative}"
-                for group in range(len(file.rows)):
-                    for rows in read_rows(
-                        file, source.config, group, concept_dim=self.concept_dim, counter=counter, watch=watch
+                for unit in units_of_file(file.rows, file.components, concept_dim=self.concept_dim):
+                    for rows in read_unit(
+                        open_files, file, source.config, unit, concept_dim=self.concept_dim, counter=counter, watch=watch
                     ):
-                        for i, (start, length, row) in enumerate(
-                            zip(rows.starts.tolist(), rows.lengths.tolist(), rows.rows.tolist())
-                        ):
-                            sentences = None if rows.sentences is None else rows.sentences.of(int(rows.chunk_rows[i]))
-                            concepts = rows.values[start : start + length].copy()
-                            yield Document(f"{name}:{row}", concepts, sentences, file.path, row)
+                        yield from _documents(rows, name, file.path)
             watch.finish()
+        if counter.num_bad:
+            log.warning(
+                "Data - {:,} of {:,} documents are bad and skipped ({}).", counter.num_bad, counter.seen, counter.summary()
+            )
 
     def bad_row_counter(self) -> BadRowCounter:
         """A fresh count of bad rows, under this dataset's rules."""
@@ -199,6 +210,13 @@ class ConceptParquetDataset:
             None if name is None else special.get(name, self.concept_dim) for name in (reading.prefix, reading.suffix)
         )
         return Affixes(prefix, suffix)
+
+
+def _documents(rows: Rows, name: str, path: str) -> Iterator[Document]:
+    places = zip(rows.starts.tolist(), rows.lengths.tolist(), rows.rows.tolist(), rows.chunk_rows.tolist())
+    for start, length, row, chunk_row in places:
+        sentences = None if rows.sentences is None else rows.sentences.of(chunk_row)
+        yield Document(f"{name}:{row}", rows.values[start : start + length].copy(), sentences, path, row)
 
 
 def open_concept_parquet(config: ConceptParquetConfig) -> ConceptParquetDataset:

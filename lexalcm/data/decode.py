@@ -46,16 +46,18 @@ def embedding_width(kind: pa.DataType, *, file: str, column: str) -> int | None:
 
     :raises DataError: The type is not a list of vectors of floats.
     """
-    inner = kind.value_type if _is_list(kind) else None
-    leaf = inner.value_type if inner is not None and (_is_list(inner) or pa.types.is_fixed_size_list(inner)) else None
+    kind = _storage_type(kind)
+    inner = _storage_type(kind.value_type) if _is_list(kind) else None
+    leaf = _storage_type(inner.value_type) if inner is not None and _is_list(inner) else None
     if leaf not in _FLOATS:
         hint = ""
-        if pa.types.is_fixed_size_list(kind):
+        if pa.types.is_fixed_size_list(kind) and inner in _FLOATS:
             hint = " It holds one vector a document, but a document is a list of sentences' vectors."
-        elif inner is not None and inner == pa.null():
+        elif inner == pa.null() or leaf == pa.null():
             hint = " All its rows are empty, so its type was never known."
         raise DataError(
-            f"{file}: column `{column}` must be a list of vectors of halffloat, float or double, but is {kind}.{hint}"
+            f"{file}: column `{column}` must be a list of vectors of halffloat, float or double, but is "
+            f"{_shortened(kind)}.{hint}"
         )
     assert inner is not None
     return inner.list_size if pa.types.is_fixed_size_list(inner) else None
@@ -66,32 +68,28 @@ def decode_vectors(chunk: pa.Array, width: int) -> Vectors:
 
     ``values`` is a view of Arrow's own memory where every vector has ``width`` components.
     """
-    offsets = chunk.offsets.to_numpy().astype(np.int64, copy=False)
+    chunk = _storage(chunk)
+    offsets, children = _lists(chunk)
     first, last = int(offsets[0]), int(offsets[-1])
-    vectors = chunk.values.slice(first, last - first)
+    vectors = _storage(children.slice(first, last - first))
     starts, lengths = offsets[:-1] - first, np.diff(offsets)
-    null_rows = _nulls(chunk)
-    if pa.types.is_fixed_size_list(vectors.type):
-        stored = vectors.type.list_size
-        values, null_leaves = _leaf(vectors.values, vectors.offset * stored, len(vectors) * stored)
-        null_vectors = _nulls(vectors) | null_leaves.reshape(-1, stored).any(axis=1)
-        widths = None if stored == width else np.full(len(vectors), stored)
-        matrix = values.reshape(-1, stored) if widths is None else np.zeros((len(vectors), width), values.dtype)
-        return Vectors(matrix, starts, lengths, null_rows, null_vectors, widths)
-    inner = vectors.offsets.to_numpy().astype(np.int64, copy=False)
+    inner, components = _lists(vectors)
     low, high = int(inner[0]), int(inner[-1])
-    values, null_leaves = _leaf(vectors.values, low, high - low)
-    widths = np.diff(inner)
+    values, null_leaves = _leaf(_storage(components.slice(low, high - low)))
     null_vectors = _nulls(vectors)
-    if null_leaves.any():
-        holes = np.add.reduceat(np.append(null_leaves, False), np.minimum(inner[:-1] - low, len(null_leaves)))
-        null_vectors = null_vectors | ((holes > 0) & (widths > 0))
+    widths: np.ndarray | None = np.diff(inner)
+    assert widths is not None
+    if null_leaves is not None:
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(null_leaves)])
+        null_vectors = null_vectors | (before[inner[1:] - low] > before[inner[:-1] - low])
+    if pa.types.is_fixed_size_list(vectors.type) and vectors.type.list_size == width:
+        return Vectors(values.reshape(-1, width), starts, lengths, _nulls(chunk), null_vectors, None)
     if (widths == width).all():
-        return Vectors(values.reshape(-1, width), starts, lengths, null_rows, null_vectors, widths)
+        return Vectors(values.reshape(-1, width), starts, lengths, _nulls(chunk), null_vectors, widths)
     matrix = np.zeros((len(widths), width), values.dtype)
-    fits = widths == width
+    fits = np.flatnonzero(widths == width)
     matrix[fits] = values[(inner[:-1] - low)[fits, None] + np.arange(width)]
-    return Vectors(matrix, starts, lengths, null_rows, null_vectors, widths)
+    return Vectors(matrix, starts, lengths, _nulls(chunk), null_vectors, widths)
 
 
 @dataclass(frozen=True)
@@ -99,11 +97,19 @@ class Sentences:
     """The text of a chunk of documents."""
 
     values: pa.Array
-    """All sentences, in order."""
+    """All sentences, in order: strings, or large strings."""
 
     starts: np.ndarray
+    """int64 ``[R]``: the first sentence of each document."""
+
     lengths: np.ndarray
+    """int64 ``[R]``."""
+
     null_rows: np.ndarray
+    """bool ``[R]``: the whole list is null."""
+
+    not_text: np.ndarray
+    """int64: the sentences whose bytes are not UTF-8."""
 
     def of(self, row: int) -> list[str]:
         """The sentences of one document."""
@@ -112,23 +118,65 @@ class Sentences:
 
 def check_text_type(kind: pa.DataType, *, file: str, column: str) -> None:
     """:raises DataError: The type is not a list of texts."""
-    inner = kind.value_type if _is_list(kind) else None
+    kind = _storage_type(kind)
+    inner = _storage_type(kind.value_type) if _is_list(kind) else None
     if inner is not None and pa.types.is_dictionary(inner):
         inner = inner.value_type
-    if inner is None or not (pa.types.is_string(inner) or pa.types.is_large_string(inner)):
-        hint = " It holds one text a document, but a document is a list of sentences." if kind == pa.string() else ""
-        raise DataError(f"{file}: column `{column}` must be a list of strings, but is {kind}.{hint}")
+    if inner is None or not is_text(inner):
+        hint = " It holds one text a document, but a document is a list of sentences." if is_text(kind) else ""
+        raise DataError(f"{file}: column `{column}` must be a list of strings, but is {_shortened(kind)}.{hint}")
 
 
 def decode_sentences(chunk: pa.Array) -> Sentences:
     """Decodes a chunk of a text column whose type :func:`check_text_type` has accepted."""
-    offsets = chunk.offsets.to_numpy().astype(np.int64, copy=False)
+    chunk = _storage(chunk)
+    offsets, children = _lists(chunk)
     first, last = int(offsets[0]), int(offsets[-1])
-    return Sentences(chunk.values.slice(first, last - first), offsets[:-1] - first, np.diff(offsets), _nulls(chunk))
+    values = _storage(children.slice(first, last - first))
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    return Sentences(values, offsets[:-1] - first, np.diff(offsets), _nulls(chunk), _not_utf8(values))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Tells whether a type is one of Arrow's strings."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _not_utf8(values: pa.Array) -> np.ndarray:
+    try:
+        values.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = values.cast(pa.large_binary())
+        return np.asarray([i for i, value in enumerate(raw) if not _decodes(value.as_py())], dtype=np.int64)
+    return np.zeros(0, np.int64)
+
+
+def _decodes(value: bytes | None) -> bool:
+    try:
+        (value or b"").decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_list(kind: pa.DataType) -> bool:
-    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
+def _storage_type(kind: pa.DataType) -> pa.DataType:
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _storage(array: pa.Array) -> pa.Array:
+    return array.storage if isinstance(array, pa.ExtensionArray) else array
+
+
+def _lists(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
+    """Offsets, int64, of an array of lists into its children, which begin where the unsliced array's do."""
+    if pa.types.is_fixed_size_list(array.type):
+        return (array.offset + np.arange(len(array) + 1, dtype=np.int64)) * array.type.list_size, array.values
+    return array.offsets.to_numpy().astype(np.int64, copy=False), array.values
 
 
 def _nulls(array: pa.Array) -> np.ndarray:
@@ -137,12 +185,16 @@ def _nulls(array: pa.Array) -> np.ndarray:
     return array.is_null().to_numpy(zero_copy_only=False)
 
 
-def _leaf(array: pa.Array, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Components as a flat view, and which of them are null."""
-    array = array.slice(start, count)
-    dtype = _FLOATS[array.type]
+def _leaf(array: pa.Array) -> tuple[np.ndarray, np.ndarray | None]:
+    """Components as a flat view, and which of them are null, ``None`` if none is."""
+    dtype = np.dtype(_FLOATS[array.type])
+    nulls = _nulls(array) if array.null_count else None
     buffer = array.buffers()[1]
-    if buffer is None or count == 0:
-        return np.zeros(count, dtype), np.ones(count, dtype=bool) if array.null_count else np.zeros(count, dtype=bool)
-    flat = np.frombuffer(buffer, dtype, count=count, offset=array.offset * np.dtype(dtype).itemsize)
-    return flat, _nulls(array)
+    if buffer is None or len(array) == 0:
+        return np.zeros(len(array), dtype), nulls
+    return np.frombuffer(buffer, dtype, count=len(array), offset=array.offset * dtype.itemsize), nulls
+
+
+def _shortened(kind: pa.DataType) -> str:
+    text = str(kind)
+    return text if len(text) <= 120 else f"{text[:117]}..."

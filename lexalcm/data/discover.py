@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import Any, Final
 from urllib.parse import unquote
@@ -22,6 +23,11 @@ from lexalcm.errors import DataError
 _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 _FOLDER_SPLITS: Final = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 _FOOTER_THREADS: Final = 8
+_MANY_GROUPS: Final = 1_000
+_FEW_ROWS: Final = 100
+
+# What pyarrow raises on damaged files; a size field gone wrong may ask for more memory than there is.
+ARROW_ERRORS: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RuntimeError, EOFError)
 
 
 class DataWarning(UserWarning):
@@ -48,17 +54,17 @@ class DataFile:
 
     schema: pa.Schema
 
+    size: int
+    """Bytes."""
+
     rows: tuple[int, ...]
     """Rows of each row group."""
 
+    first_rows: tuple[int, ...]
+    """The row, counted from the start of the file, that each row group begins with."""
+
     components: tuple[int, ...]
     """Components of all vectors of each row group, as the footer tells; 0 where the embedding column is missing."""
-
-    def open(self) -> pq.ParquetFile:
-        """Opens the file for reading row groups."""
-        if isinstance(self.file_system, LocalFileSystem):
-            return pq.ParquetFile(self.path, memory_map=True)
-        return pq.ParquetFile(self.file_system.open(self.path, "rb"))
 
 
 @dataclass(frozen=True)
@@ -77,23 +83,38 @@ def discover(root: str, embedding_column: str) -> list[DataFile]:
 
     :raises DataError: Nothing is there, or a file cannot be read.
     """
-    try:
-        file_system, path = fsspec.core.url_to_fs(root)
-    except (ImportError, ValueError) as ex:
-        raise DataError(f"{root} cannot be opened: {ex}") from None
+    file_system, path = _open_file_system(root)
     local = isinstance(file_system, LocalFileSystem)
-    if not file_system.exists(path):
-        resolved = f" (looked at {os.path.abspath(path)})" if local else ""
-        raise DataError(f"The dataset {root} does not exist{resolved}.")
-    if file_system.isfile(path):
-        found = [(path, path.rsplit("/", 1)[-1])]
-    else:
-        found = sorted(_walk_local(path) if local else _walk_remote(file_system, path), key=lambda item: item[1])
+    try:
+        if not file_system.exists(path):
+            resolved = f" (looked at {os.path.abspath(path)})" if local else ""
+            raise DataError(f"The dataset {root} does not exist{resolved}.")
+        parts = PurePosixPath(path.rstrip("/")).parts
+        if file_system.isfile(path):
+            found, parts = [(path, parts[-1])], parts[:-1]
+        else:
+            walk = _walk_local(path) if local else _walk_remote(file_system, path)
+            found = sorted(walk, key=lambda item: item[1])
+    except (OSError, ValueError) as ex:
+        raise DataError(f"The dataset {root} cannot be listed: {reason_of(ex)}") from None
     if not found:
         raise DataError(f"The dataset {root} holds no parquet file: no name below it ends in .parquet.")
-    above = _partitions(PurePosixPath(path.rstrip("/")).parts[-1:])
+    # A path given may itself lead to a split or a partition: DIR/split=train, DIR/Train.
+    above = parts[-1:]
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         return list(pool.map(lambda item: _read_footer(file_system, *item, above, embedding_column), found))
+
+
+def _open_file_system(root: str) -> tuple[Any, str]:
+    try:
+        return fsspec.core.url_to_fs(root)
+    except (ImportError, ValueError, OSError) as ex:
+        raise DataError(f"The dataset {root} cannot be opened: {reason_of(ex)}") from None
+
+
+def _is_hidden(name: str) -> bool:
+    # Hive writes partitions of a column that begins with an underscore as _column=value.
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def _walk_local(root: str) -> Iterator[tuple[str, str]]:
@@ -102,72 +123,97 @@ def _walk_local(root: str) -> Iterator[tuple[str, str]]:
     while pending:
         folder = pending.pop()
         for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-            if entry.name.startswith(("_", ".")):
+            if _is_hidden(entry.name):
+                continue
+            is_folder = entry.is_dir()
+            if not is_folder and not _is_parquet(entry.name):
                 continue
             real = os.path.realpath(entry.path)
-            if entry.is_dir():
-                if real in seen:
-                    warnings.warn(f"{entry.path} leads back to a folder that is read already; it is passed over.", DataWarning, 2)
-                    continue
-                seen.add(real)
+            if real in seen:
+                what = "leads back to a folder" if is_folder else "is a second name of a file"
+                warnings.warn(f"{entry.path} {what} that is read already; it is passed over.", DataWarning, stacklevel=2)
+                continue
+            seen.add(real)
+            if is_folder:
                 pending.append(entry.path)
-            elif entry.name.endswith(".parquet"):
-                if real in seen:
-                    warnings.warn(f"{entry.path} is a second name of a file that is read already.", DataWarning, 2)
-                    continue
-                seen.add(real)
+            else:
                 yield entry.path, os.path.relpath(entry.path, root).replace(os.sep, "/")
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(".parquet")
 
 
 def _walk_remote(file_system: Any, root: str) -> Iterator[tuple[str, str]]:
     base = root.rstrip("/") + "/"
     for path in file_system.find(root):
-        relative = path[len(base) :] if path.startswith(base) else path
-        hidden = any(part.startswith(("_", ".")) for part in relative.split("/"))
-        if relative.endswith(".parquet") and not hidden:
+        relative = path[len(base) :] if path.startswith(base) else path.lstrip("/")
+        if _is_parquet(relative) and not any(_is_hidden(part) for part in relative.split("/")):
             yield path, relative
 
 
-def _partitions(parts: tuple[str, ...]) -> dict[str, str | None]:
+def _partitions(parts: Sequence[str]) -> dict[str, str | None]:
     pairs = (part.split("=", 1) for part in parts if "=" in part)
     return {unquote(k): None if v == _NULL_PARTITION else unquote(v) for k, v in pairs}
 
 
 def _read_footer(
-    file_system: Any, path: str, relative: str, above: dict[str, str | None], embedding_column: str
+    file_system: Any, path: str, relative: str, above: Sequence[str], embedding_column: str
 ) -> DataFile:
-    parts = relative.split("/")[:-1]
-    partitions = {**above, **_partitions(tuple(parts))}
+    folders = [*above, *relative.split("/")[:-1]]
+    partitions = _partitions(folders)
     try:
-        if file_system.size(path) == 0:
+        size = file_system.size(path)
+        if size == 0:
             raise DataError(f"{path} is empty (0 bytes): its writing was cut short. Remove it, or write it again.")
         with file_system.open(path, "rb") as handle:
             metadata = pq.read_metadata(handle)
         schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError, ValueError) as ex:
-        reason = str(ex).splitlines()[0] if str(ex) else type(ex).__name__
-        raise DataError(
-            f"{path} ({file_system.size(path):,} bytes) is not a complete parquet file: {reason}\n"
-            f"Remove it, or write it again."
-        ) from None
-    leaf = next(
-        (i for i in range(len(metadata.schema)) if metadata.schema.column(i).path.split(".")[0] == embedding_column), None
-    )
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        rows = tuple(g.num_rows for g in groups)
+        leaf = _leaf_of(metadata, embedding_column)
+        components = tuple(0 if leaf is None else max(g.column(leaf).num_values, 0) for g in groups)
+    except ARROW_ERRORS as ex:
+        reason = reason_of(ex)
+        fix = "It is encrypted: write it unencrypted" if "crypt" in reason.lower() else "Remove it, or write it again"
+        raise DataError(f"{path} is not a complete parquet file: {reason}\n{fix}.") from None
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+        raise DataError(f"{path}: its footer contradicts itself: {metadata.num_rows} rows, by row group {sum(rows)}.")
+    if len(rows) >= _MANY_GROUPS and sum(rows) < _FEW_ROWS * len(rows):
+        warnings.warn(
+            f"{path} has {len(rows):,} row groups of about {sum(rows) // len(rows)} rows, which makes reading slow. Write it "
+            f"again with larger ones.",
+            DataWarning,
+            stacklevel=2,
+        )
     return DataFile(
         path=path,
         relative=relative,
         partitions=partitions,
-        split=partitions["split"] if "split" in partitions else _folder_split(parts),
+        split=partitions["split"] if "split" in partitions else _folder_split(folders),
         file_system=file_system,
         schema=schema,
-        rows=tuple(g.num_rows for g in groups),
-        components=tuple(0 if leaf is None else g.column(leaf).num_values for g in groups),
+        size=size,
+        rows=rows,
+        first_rows=tuple(accumulate(rows, initial=0))[:-1],
+        components=components,
     )
 
 
-def _folder_split(parts: list[str]) -> str | None:
-    return next((_FOLDER_SPLITS[p.lower()] for p in parts if p.lower() in _FOLDER_SPLITS), None)
+def _leaf_of(metadata: pq.FileMetaData, column: str) -> int | None:
+    paths = (metadata.schema.column(i).path for i in range(len(metadata.schema)))
+    return next((i for i, path in enumerate(paths) if path == column or path.startswith(f"{column}.")), None)
+
+
+def reason_of(error: BaseException | str) -> str:
+    """The start of an error's text, or its kind where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _folder_split(folders: Sequence[str]) -> str | None:
+    """The innermost folder called like a split."""
+    return next((_FOLDER_SPLITS[f.lower()] for f in reversed(folders) if f.lower() in _FOLDER_SPLITS), None)
 
 
 def same_split(asked: str, found: str | None) -> bool:

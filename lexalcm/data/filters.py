@@ -40,6 +40,8 @@ class FilterConfig:
 
     def check(self) -> None:
         """:raises ConfigError: The operator is not known, or the value does not go with it."""
+        if not isinstance(self.column, str) or not self.column:
+            raise ConfigError(f"filter: `column` must be the name of a column, but is {self.column!r}.")
         if self.operator not in OPERATORS:
             raise ConfigError(f"filter on `{self.column}`: {unknown_name('operator', str(self.operator), OPERATORS)}")
         if self.operator in _MEMBERSHIPS and not isinstance(self.value, (list, tuple)):
@@ -80,7 +82,7 @@ def row_mask(filters: list[FilterConfig], table: pa.Table, *, file: str) -> np.n
             column = column.cast(column.type.value_type)
         try:
             passed = _compare(config, column)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as ex:
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as ex:
             raise DataError(
                 f"{file}: filter on `{config.column}`: {config.value!r} cannot be compared with {column.type} "
                 f"({str(ex).splitlines()[0]})."
@@ -96,7 +98,10 @@ def _compare(config: FilterConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:
         inside = pc.is_in(column, value_set=pa.array(_listed(config), type=column.type))
         passed = inside if config.operator == "in" else pc.invert(inside)
         return pc.and_(passed, pc.is_valid(column))
-    return _COMPARISONS[config.operator](column, pa.scalar(config.value))
+    value = pa.scalar(config.value)
+    if pa.types.is_temporal(column.type) and pa.types.is_string(value.type):
+        value = value.cast(column.type)  # a date in a card is text
+    return _COMPARISONS[config.operator](column, value)
 
 
 def _listed(config: FilterConfig) -> list[Any]:

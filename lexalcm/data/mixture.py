@@ -121,6 +121,10 @@ class Mixture:
             "streams": [{"epoch": s.epoch, "pool": s.pool_number, "window": s.window} for s in self._streams],
         }
 
+    def places(self) -> list[str]:
+        """Where each stream goes on, for messages."""
+        return [stream.place() for stream in self._streams]
+
     def load(self, state: dict[str, Any]) -> None:
         """Puts every cursor where it was."""
         self._epoch, self._drawn = int(state["epoch"]), int(state["drawn"])

@@ -3,52 +3,102 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
+from typing import Final
 
 import numpy as np
+
+_UNITS_A_POOL: Final = 16
+_UNITS_A_RANK: Final = 4
+_CONCEPTS_AT_A_TIME: Final = 32_768
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A row group of a file, or a part of one: what is read at a time."""
+    """Rows that are read together: small row groups that follow each other, or one, or a part of a large one."""
 
     file: int
     """Index of the file."""
 
-    row_group: int
+    first_group: int
+
+    last_group: int
+    """Inclusive; the same as ``first_group`` in a part of a row group."""
 
     start: int
-    """First row within the row group."""
+    """First row, counted from the start of ``first_group``."""
 
     stop: int
+    """Row behind the last, counted likewise."""
 
     components: int
     """Components of its vectors, as far as the footer tells."""
 
 
-def split_into_units(sizes: Iterable[tuple[tuple[int, ...], tuple[int, ...]]], world_size: int) -> list[Unit]:
-    """Lists the row groups of files in order; where there are too few for the ranks, each is cut by rows.
+def split_into_units(
+    sizes: Iterable[tuple[tuple[int, ...], tuple[int, ...]]], world_size: int, *, pool_components: int
+) -> list[Unit]:
+    """Lists units in file order: many to a pool, and some to each rank, if row groups allow.
 
     :param sizes: For each file, rows and components by row group.
+    :param pool_components: What is in memory together.
     """
-    units = [
-        Unit(file, group, 0, num_rows, size)
+    groups = [
+        Unit(file, group, group, 0, num_rows, size)
         for file, (rows, components) in enumerate(sizes)
         for group, (num_rows, size) in enumerate(zip(rows, components))
         if num_rows
     ]
-    if world_size == 1 or len(units) >= 4 * world_size:
-        return units
-    parts = []
+    if world_size > 1 and len(groups) < _UNITS_A_RANK * world_size:
+        return [part for unit in groups for part in cut(unit, world_size)]
+    total = sum(unit.components for unit in groups)
+    # Thousands of tiny row groups would cost more in calls than in reading.
+    return _merge(groups, components=min(pool_components // _UNITS_A_POOL, total // (2 * _UNITS_A_RANK * world_size)))
+
+
+def units_of_file(rows: tuple[int, ...], components: tuple[int, ...], *, concept_dim: int) -> list[Unit]:
+    """Units of one file in order, for reading it from start to end in little memory."""
+    limit = _CONCEPTS_AT_A_TIME * concept_dim
+    groups = split_into_units([(rows, components)], 1, pool_components=limit)
+    return [unit for pool in group_into_pools(groups, components=limit) for unit in pool]
+
+
+def _merge(units: list[Unit], *, components: int) -> list[Unit]:
+    merged: list[Unit] = []
     for unit in units:
-        edges = np.linspace(0, unit.stop, min(world_size, unit.stop) + 1).astype(int).tolist()
-        share = unit.components // (len(edges) - 1)
-        parts += [Unit(unit.file, unit.row_group, a, b, share) for a, b in zip(edges[:-1], edges[1:])]
-    return parts
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and last.file == unit.file
+            and last.last_group + 1 == unit.first_group
+            and last.components + unit.components <= components
+        ):
+            merged[-1] = replace(
+                last,
+                last_group=unit.last_group,
+                stop=last.stop + unit.stop,
+                components=last.components + unit.components,
+            )
+        else:
+            merged.append(unit)
+    return merged
 
 
-def units_of_rank(units: list[Unit], *, seed: int | None, epoch: int, stream: int, rank: int, world_size: int) -> list[Unit]:
+def cut(unit: Unit, parts: int) -> list[Unit]:
+    """Cuts a row group into parts of about as many rows each."""
+    parts = max(1, min(parts, unit.stop - unit.start))
+    if parts == 1 or unit.first_group != unit.last_group:
+        return [unit]
+    edges = np.linspace(unit.start, unit.stop, parts + 1).astype(int).tolist()
+    return [
+        replace(unit, start=a, stop=b, components=unit.components // parts) for a, b in zip(edges[:-1], edges[1:])
+    ]
+
+
+def units_of_rank(
+    units: list[Unit], *, seed: int | None, epoch: int, stream: int, rank: int, world_size: int
+) -> list[Unit]:
     """Deals an epoch's units to the ranks, each as much as the others as far as units allow.
 
     :param seed: None keeps the order of the files.
@@ -72,15 +122,24 @@ def units_of_rank(units: list[Unit], *, seed: int | None, epoch: int, stream: in
 
 
 def group_into_pools(units: list[Unit], *, components: int) -> list[list[Unit]]:
-    """Puts successive units together until they hold ``components``: what is shuffled and in memory together."""
+    """Puts successive units together up to ``components``: what is shuffled and in memory together.
+
+    A row group that is larger is read in parts, which stay in order: reading one of them passes over those before it.
+    """
     pools: list[list[Unit]] = []
-    size = components
-    for unit in units:
-        if size >= components:
-            pools.append([])
-            size = 0
-        pools[-1].append(unit)
-        size += unit.components
+    size = 0
+    for whole in units:
+        for unit in cut(whole, -(-2 * whole.components // components) if whole.components > components // 2 else 1):
+            if not pools or size + unit.components > components:
+                pools.append([])
+                size = 0
+            last = pools[-1][-1] if pools[-1] else None
+            if last is not None and (last.file, last.last_group, last.stop) == (unit.file, unit.first_group, unit.start):
+                # Parts of one row group are read one after the other in any case.
+                unit = replace(unit, start=last.start, components=last.components + unit.components)
+                size -= pools[-1].pop().components
+            pools[-1].append(unit)
+            size += unit.components
     return pools
 
 

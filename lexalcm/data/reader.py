@@ -18,22 +18,34 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from fairseq2.datasets import DataReader
 from fairseq2.logging import log
 from typing_extensions import Self, override
 
-from lexalcm.data.batch import Affixes, ConceptBatch, WindowIds, collate, dummy_batch
+from lexalcm.data.batch import Affixes, ConceptBatch, Piece, WindowIds, collate, dummy_batch
 from lexalcm.data.discover import SourceFiles
 from lexalcm.data.mixture import Mixture, Take
+from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.sources import ReadingConfig
 from lexalcm.data.stream import WindowStream
 from lexalcm.data.validate import BadRowCounter
 from lexalcm.errors import DataError
 
-_STATE_VERSION: Final = 1
+_STATE_VERSION: Final = 2
+
+_PLAN_FIELDS: Final = (
+    "max_seq_len",
+    "min_document_len",
+    "max_document_len",
+    "shuffle",
+    "shuffle_window",
+    "seed",
+    "hold_out_every",
+)
+"""What a saved position depends on: with another value it would be another place."""
 
 
 class ConceptReader(DataReader[ConceptBatch]):
@@ -67,12 +79,15 @@ class ConceptReader(DataReader[ConceptBatch]):
         self.left_out: dict[str, int] = {}
         """Documents that a length limit left out, by its name."""
         self._executor = ThreadPoolExecutor(reading.num_workers, thread_name_prefix="decode")
+        self._open_files = OpenFiles()
         self._names, streams, weights = self._create_streams(sources)
         self._mixture = Mixture(streams, weights, seed=reading.seed)
         self._fingerprint = _fingerprint(sources)
         self._state = self._mixture.state()
         self._producer: _Producer | None = None
-        self._counts = {"batches": 0, "documents": 0, "concepts": 0}
+        self._plan = {**{name: getattr(reading, name) for name in _PLAN_FIELDS}, "sources": _describe_sources(sources)}
+        self._counts = {"steps": 0, "batches": 0, "documents": 0, "concepts": 0}
+        self._told_bad = 0
 
     def _create_streams(
         self, sources: list[SourceFiles]
@@ -97,6 +112,7 @@ class ConceptReader(DataReader[ConceptBatch]):
                     world_size=self._world_size,
                     counter=self.bad_rows,
                     executor=self._executor,
+                    open_files=self._open_files,
                     on_skipped=self._count_left_out,
                 )
             )
@@ -120,53 +136,84 @@ class ConceptReader(DataReader[ConceptBatch]):
                 break
             batch, self._state = made
             batches.append(batch)
-        if self._any_rank is not None and self._world_size > 1:
+        if self._world_size > 1:
+            assert self._any_rank is not None
             if not self._any_rank(bool(batches)):
-                raise StopIteration
+                self._end_epoch()
             while len(batches) < self._num_accumulate:
                 batches.append(dummy_batch(self._concept_dim, pack=self._reading.pack, dtype=self._reading.dtype))
         elif not batches:
-            raise StopIteration
+            self._end_epoch()
+        self._tell_bad_rows()
         targets = sum(batch.num_targets for batch in batches)
         for batch in batches:
             batch.num_step_targets, batch.num_step_batches = targets, len(batches)
-        self._counts["batches"] += len(batches)
-        self._counts["documents"] += sum(b.layout.num_documents for b in batches if b.num_targets)
-        self._counts["concepts"] += sum(b.num_targets for b in batches)
+            self._count(batch)
+        self._counts["steps"] += 1
         return batches
+
+    def _count(self, batch: ConceptBatch) -> None:
+        if batch.ids is not None:
+            self._counts["batches"] += 1
+            self._counts["documents"] += int(np.count_nonzero(batch.ids.window == 0))
+            self._counts["concepts"] += batch.layout.num_concepts
+
+    def _end_epoch(self) -> NoReturn:
+        """
+        :raises StopIteration: The epoch is over.
+        :raises DataError: It had nothing to train on, and so would every other.
+        """
+        self._tell_bad_rows()
+        if self._counts["steps"] == 0:
+            reasons = {**self.left_out, **self.bad_rows.by_reason}
+            listed = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items()) or "filters leave no row"
+            raise DataError(
+                f"An epoch of the dataset has no document to train on ({listed}).\n"
+                f"Look at its `filters` and `weights`, and at min_document_len and max_document_len of `dataset.reading`."
+            )
+        raise StopIteration
+
+    def _tell_bad_rows(self) -> None:
+        if self.bad_rows.num_bad > 2 * self._told_bad:
+            # Each doubling is told, so that the log stays short.
+            self._told_bad = self.bad_rows.num_bad
+            log.warning(
+                "Data - {:,} of {:,} documents seen so far are bad and skipped ({}).",
+                self._told_bad,
+                self.bad_rows.seen,
+                self.bad_rows.summary(),
+            )
 
     def _make_batches(self) -> Iterator[tuple[ConceptBatch, dict[str, Any]]]:
         reading = self._reading
         concepts, documents = reading.concepts_per_batch, reading.documents_per_batch
         for takes in self._mixture.batches(concepts=concepts, documents=documents):
-            batch = self._collate(takes)
-            if self._pin_memory:
-                batch.pin_memory()
-            yield batch, self._mixture.state()
+            yield self._collate(takes), self._mixture.state()
 
     def _collate(self, takes: list[Take]) -> ConceptBatch:
-        def joined(field: str) -> np.ndarray:
-            return np.concatenate([getattr(t.pool, field)[t.windows] for t in takes])
-
-        if all(take.pool is takes[0].pool for take in takes):
-            values, starts, lengths = takes[0].pool.values, joined("starts"), joined("lengths")
-        else:
-            # A batch that spans pools gathers from each: joining whole pools would copy everything for a few windows.
-            spans = [(t.pool.values, s, n) for t in takes for s, n in zip(t.pool.starts[t.windows], t.pool.lengths[t.windows])]
-            values, lengths = np.concatenate([v[s : s + n] for v, s, n in spans]), joined("lengths")
-            starts = np.cumsum(lengths) - lengths
-        first_names = np.concatenate([np.full(len(t.windows), self._first_name[t.stream]) for t in takes])
-        ids = WindowIds(self._names, first_names + joined("file"), joined("row"), joined("window"))
+        pieces: list[Piece] = []
+        file, row, window = [], [], []
+        for take in takes:
+            pool = take.pool
+            # Within a batch the order of documents means nothing; sorted, each part is gathered from at one go.
+            windows = take.windows[np.argsort(pool.part[take.windows], kind="stable")]
+            parts, begins = np.unique(pool.part[windows], return_index=True)
+            for part, some in zip(parts.tolist(), np.split(windows, begins[1:])):
+                values = pool.parts[part]
+                pieces.append(
+                    Piece(values, pool.starts[some], pool.lengths[some], pool.is_first[some], pool.is_last[some])
+                )
+            file.append(pool.file[windows] + self._first_name[take.stream])
+            row.append(pool.row[windows])
+            window.append(pool.window[windows])
+        ids = WindowIds(self._names, np.concatenate(file), np.concatenate(row), np.concatenate(window))
         return collate(
-            values,
-            starts,
-            lengths,
-            is_first=joined("is_first"),
-            is_last=joined("is_last"),
+            pieces,
             affixes=self._affixes,
             pack=self._reading.pack,
             dtype=self._reading.dtype,
             ids=ids,
+            pin_memory=self._pin_memory,
         )
 
     @override
@@ -176,6 +223,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         self._mixture.load(self._state)
         self._mixture.next_epoch()
         self._state = self._mixture.state()
+        self._counts["steps"] = 0
 
     @override
     def state_dict(self) -> dict[str, object]:
@@ -184,13 +232,19 @@ class ConceptReader(DataReader[ConceptBatch]):
             "rank": self._rank,
             "world_size": self._world_size,
             "fingerprint": self._fingerprint,
+            "plan": self._plan,
             "position": self._state,
             "counts": dict(self._counts),
         }
 
     @override
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """:raises DataError: The state is of another number of ranks, or of other files."""
+        """:raises DataError: The state is of another number of ranks, of other files, or of another order."""
+        if state_dict.get("version") != _STATE_VERSION:
+            raise DataError(
+                f"The saved position of the data has version {state_dict.get('version')}, but this release reads version "
+                f"{_STATE_VERSION}. Resume with the release that saved it."
+            )
         world_size, rank = state_dict["world_size"], state_dict["rank"]
         if (world_size, rank) != (self._world_size, self._rank):
             raise DataError(
@@ -199,9 +253,18 @@ class ConceptReader(DataReader[ConceptBatch]):
             )
         if state_dict["fingerprint"] != self._fingerprint:
             raise DataError(
-                "The dataset's files are not those that the checkpoint was trained on: names or row counts differ.\n"
-                "Resume on the same files, or begin a new run from the checkpoint's model."
+                f"The dataset is not the one of the checkpoint: its files {state_dict['fingerprint']}, now "
+                f"{self._fingerprint} (names, sizes and row groups).\n"
+                f"Resume on the same files, or begin a new run from the checkpoint's model."
             )
+        saved_plan = state_dict["plan"]
+        assert isinstance(saved_plan, dict)
+        for name, value in self._plan.items():
+            if saved_plan.get(name) != value:
+                raise DataError(
+                    f"The saved position of the data is that of {name} {saved_plan.get(name)}, but it is {value} now.\n"
+                    f"Resume with the same settings, or begin a new run from the checkpoint's model."
+                )
         self._stop()
         position = state_dict["position"]
         assert isinstance(position, dict)
@@ -210,12 +273,10 @@ class ConceptReader(DataReader[ConceptBatch]):
         counts = state_dict["counts"]
         assert isinstance(counts, dict)
         self._counts = dict(counts)
-        where = position["streams"][0]
         log.info(
-            "Data - resuming in epoch {} at row-group pool {}, window {}: {:,} documents and {:,} concepts consumed so far.",
+            "Data - resuming in epoch {} at {}: {:,} documents and {:,} concepts consumed so far.",
             position["epoch"],
-            where["pool"],
-            where["window"],
+            "; ".join(self._mixture.places()),
             self._counts["documents"],
             self._counts["concepts"],
         )
@@ -290,7 +351,21 @@ def _end_thread(thread: Thread | None, queue: Queue[Any], stopped: Event) -> Non
 
 def _fingerprint(sources: list[SourceFiles]) -> str:
     digest = hashlib.sha256()
+    count = 0
     for source in sources:
         for file in source.files:
-            digest.update(f"{source.config.name}\0{file.relative}\0{file.rows}\n".encode())
-    return digest.hexdigest()[:16]
+            count += 1
+            digest.update(f"{source.config.name}\0{file.relative}\0{file.size}\0{file.rows}\n".encode())
+    return f"{count}:{digest.hexdigest()[:16]}"
+
+
+def _describe_sources(sources: list[SourceFiles]) -> str:
+    """What decides which rows of the files are read."""
+    described = []
+    for source in sources:
+        config = source.config
+        filters = "".join(f", {f.column} {f.operator} {f.value!r}" for f in config.filters)
+        weight = "" if config.weight is None else f", weight {config.weight:g}"
+        text = "" if config.text_column is None else f", {config.text_column}"
+        described.append(f"{config.name} ({config.embedding_column}{text}{filters}{weight})")
+    return "; ".join(described)

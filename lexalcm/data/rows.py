@@ -5,6 +5,7 @@ Shapes: R documents, N vectors, C their width.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,11 +19,15 @@ from lexalcm.data.decode import (
     decode_sentences,
     decode_vectors,
     embedding_width,
+    is_text,
 )
 from lexalcm.data.discover import DataFile
-from lexalcm.data.filters import check_columns, row_mask
+from lexalcm.data.filters import FilterConfig, check_columns, row_mask
+from lexalcm.data.open_files import OpenFiles
+from lexalcm.data.order import Unit
 from lexalcm.data.sources import SourceConfig
-from lexalcm.data.validate import BadRowCounter, Watch, bad_rows, whole_chunk_has_other_width
+from lexalcm.data.validate import BadRowCounter, bad_rows, whole_chunk_has_other_width
+from lexalcm.data.watch import Watch
 from lexalcm.errors import DataError, near_match
 
 
@@ -55,91 +60,107 @@ def check_schema(file: DataFile, source: SourceConfig, concept_dim: int | None) 
     """
     names = file.schema.names
     embedding_column = str(source.embedding_column)
-    for column, field in ((embedding_column, "embedding_column"), (source.text_column, "text_column")):
-        if column is None:
-            continue
+    for column, field in _named_columns(source):
         if column not in names:
             raise DataError(
                 f"{file.path} has no column `{column}`, which `{field}` names.{near_match(column, names)}\n"
                 f"Columns: {', '.join(names)}."
             )
+    for column in {c for c, _ in _named_columns(source)} | {f.column for f in _file_filters(file, source)}:
         if names.count(column) > 1:
-            raise DataError(f"{file.path} has {names.count(column)} columns called `{column}`; one must be renamed.")
+            raise DataError(f"{file.path} has {names.count(column)} columns called `{column}`; all but one must be renamed.")
     width = embedding_width(file.schema.field(embedding_column).type, file=file.path, column=embedding_column)
     if source.text_column is not None:
         check_text_type(file.schema.field(source.text_column).type, file=file.path, column=source.text_column)
-    check_columns(_file_filters(file, source), names, file=file.path)
+    if source.id_column is not None:
+        _check_id_type(file.schema.field(source.id_column).type, file=file.path, column=source.id_column)
+    check_columns(_file_filters(file, source), [*names, *file.partitions], file=file.path)
     if width is not None and concept_dim is not None and width != concept_dim:
         raise DataError(_other_width(file, embedding_column, width, concept_dim))
     return width
 
 
-def read_rows(
+def read_unit(
+    files: OpenFiles,
     file: DataFile,
     source: SourceConfig,
-    row_group: int,
+    unit: Unit,
     *,
     concept_dim: int,
     counter: BadRowCounter,
-    start: int = 0,
-    stop: int | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Rows]:
-    """Yields the good rows ``start`` to ``stop`` of a row group, a chunk at a time.
+    """Yields the good rows of a unit, a chunk at a time.
 
     :raises DataError: The file is damaged, or a bad row is an error.
     """
     filters = _file_filters(file, source)
     embedding_column = str(source.embedding_column)
-    wanted = [embedding_column, *([source.text_column] if source.text_column else []), *(f.column for f in filters)]
-    try:
-        with file.open() as parquet:
-            table = parquet.read_row_group(row_group, columns=list(dict.fromkeys(wanted)), use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as ex:
-        raise DataError(
-            f"{file.path}: row group {row_group} cannot be read: {str(ex).splitlines()[0]}\nThe file is damaged; write it again."
-        ) from None
-    if start or stop is not None:
-        table = table.slice(start, None if stop is None else stop - start)
+    wanted = [*(column for column, _ in _named_columns(source)), *(f.column for f in filters)]
+    columns = list(dict.fromkeys(wanted))
+    groups = range(unit.first_group, unit.last_group + 1)
+    whole = unit.start == 0 and unit.stop == sum(file.rows[g] for g in groups)
+    if whole:
+        table = files.read_groups(file, groups, columns)
+    else:
+        table = files.read_part(file, unit.first_group, columns, unit.start, unit.stop)
     passed = row_mask(filters, table, file=file.path) if filters else None
-    first_in_file = sum(file.rows[:row_group]) + start
+    first_in_file = file.first_rows[unit.first_group] + unit.start
     done = 0
-    for vectors, sentences in _chunks(table, embedding_column, source.text_column, concept_dim):
-        count = len(vectors.lengths)
+    for batch in table.to_batches():
+        count = batch.num_rows
+        if count == 0:
+            continue
+        try:
+            vectors, sentences, ids = _decode(batch, source, concept_dim)
+        except (pa.ArrowException, ValueError, UnicodeDecodeError) as ex:
+            raise DataError(f"{file.path}: row group {unit.first_group} cannot be decoded: {ex}") from None
         width = whole_chunk_has_other_width(vectors)
         if width is not None:
             raise DataError(_other_width(file, embedding_column, width, concept_dim))
         keep = np.ones(count, dtype=bool) if passed is None else passed[done : done + count].copy()
         reasons = {row: why for row, why in bad_rows(vectors, sentences).items() if keep[row]}
-        counter.add(int(keep.sum()), reasons, file=file.path, row_group=row_group, first_row=start + done)
+        first = first_in_file + done
+        group = bisect_right(file.first_rows, first + min(reasons, default=0)) - 1
+        first_in_group = first - file.first_rows[group]
+        counter.add(int(keep.sum()), reasons, file=file.path, row_group=group, first_row=first_in_group)
         if watch is not None:
-            watch.look(vectors, sentences, file=file.path)
+            watch.look(vectors, sentences, ids, file=file.path)
         keep[list(reasons)] = False
         chunk_rows = np.flatnonzero(keep)
         yield Rows(
             vectors.values,
             vectors.starts[chunk_rows],
             vectors.lengths[chunk_rows],
-            first_in_file + done + chunk_rows,
+            first + chunk_rows,
             sentences,
             chunk_rows,
         )
         done += count
 
 
-def _chunks(
-    table: pa.Table, embedding_column: str, text_column: str | None, width: int
-) -> Iterator[tuple[Vectors, Sentences | None]]:
-    """Pairs of embeddings and text over the same rows: the chunks of two columns need not end at the same ones."""
-    columns = [embedding_column] + ([text_column] if text_column else [])
-    for batch in table.select(columns).to_batches():
-        if batch.num_rows == 0:
-            continue
-        sentences = decode_sentences(batch.column(1)) if text_column else None
-        yield decode_vectors(batch.column(0), width), sentences
+def _decode(
+    batch: pa.RecordBatch, source: SourceConfig, concept_dim: int
+) -> tuple[Vectors, Sentences | None, pa.Array | None]:
+    vectors = decode_vectors(batch.column(source.embedding_column), concept_dim)
+    sentences = None if source.text_column is None else decode_sentences(batch.column(source.text_column))
+    return vectors, sentences, None if source.id_column is None else batch.column(source.id_column)
 
 
-def _file_filters(file: DataFile, source: SourceConfig) -> list:
+def _named_columns(source: SourceConfig) -> list[tuple[str, str]]:
+    """Columns with the field that names each; the embedding column comes first."""
+    pairs = [(source.embedding_column, "embedding_column"), (source.text_column, "text_column")]
+    pairs.append((source.id_column, "id_column"))
+    return [(column, field) for column, field in pairs if column is not None]
+
+
+def _check_id_type(kind: pa.DataType, *, file: str, column: str) -> None:
+    plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (is_text(plain) or pa.types.is_integer(plain)):
+        raise DataError(f"{file}: column `{column}` must be of strings or integers, but is {kind}.")
+
+
+def _file_filters(file: DataFile, source: SourceConfig) -> list[FilterConfig]:
     return [f for f in source.filters if f.column not in file.partitions]
 
 

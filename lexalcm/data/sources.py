@@ -33,6 +33,9 @@ class SourceConfig:
     text_column: str | None = None
     """Overrides the dataset's."""
 
+    id_column: str | None = None
+    """Overrides the dataset's."""
+
     filters: list[FilterConfig] = field(default_factory=list)
     """Rows must pass these too."""
 
@@ -52,6 +55,9 @@ class ConceptParquetConfig:
 
     text_column: str | None = None
     """Column of sentences, checked against the embeddings; ``null`` leaves text unread."""
+
+    id_column: str | None = None
+    """Column that names documents; a name that comes twice is told. ``null`` leaves it unread."""
 
     concept_dim: int | None = None
     """Width of a vector; ``null`` takes what the first file has."""
@@ -78,16 +84,16 @@ class ConceptParquetConfig:
             raise ConfigError("`sources`: all of them need a `weight`, or none.")
         for number, source in enumerate(sources):
             where = f"`sources[{number}]"
-            if not source.path:
-                raise ConfigError(f"{where}.path` must be a file, a directory or a URL, but is empty.")
-            if source.weight is not None and not source.weight > 0.0:
-                raise ConfigError(f"{where}.weight` must be above 0, but is {source.weight}.")
-        if self.concept_dim is not None and self.concept_dim < 1:
-            raise ConfigError(f"`concept_dim` must be at least 1, but is {self.concept_dim}.")
+            if not isinstance(source.path, str) or not source.path.strip():
+                raise ConfigError(f"{where}.path` must be a file, a directory or a URL, but is {source.path!r}.")
+            if source.weight is not None and not (_is_number(source.weight) and 0.0 < source.weight < float("inf")):
+                raise ConfigError(f"{where}.weight` must be a number above 0, but is {source.weight!r}.")
+        if self.concept_dim is not None and not (_is_integer(self.concept_dim) and self.concept_dim >= 1):
+            raise ConfigError(f"`concept_dim` must be an integer of at least 1, but is {self.concept_dim!r}.")
         if self.on_bad_rows not in ("error", "skip"):
             raise ConfigError(f"`on_bad_rows` must be error or skip, but is {self.on_bad_rows!r}.")
-        if not 0.0 <= self.max_bad_share <= 1.0:
-            raise ConfigError(f"`max_bad_share` must be between 0 and 1, but is {self.max_bad_share}.")
+        if not (_is_number(self.max_bad_share) and 0.0 <= self.max_bad_share <= 1.0):
+            raise ConfigError(f"`max_bad_share` must be a number between 0 and 1, but is {self.max_bad_share!r}.")
         resolved = [
             SourceConfig(
                 path=s.path,
@@ -96,13 +102,15 @@ class ConceptParquetConfig:
                 split=s.split,
                 embedding_column=s.embedding_column or self.embedding_column,
                 text_column=s.text_column or self.text_column,
-                filters=[*self.filters, *s.filters],
+                id_column=s.id_column or self.id_column,
+                filters=[*_filters(self.filters, "filters"), *_filters(s.filters, f"sources[{number}].filters")],
             )
-            for s in sources
+            for number, s in enumerate(sources)
         ]
-        for source in resolved:
-            for row_filter in source.filters:
-                row_filter.check()
+        for number, source in enumerate(resolved):
+            if source.name in [other.name for other in resolved[:number]]:
+                # Two folders called alike, say a/train and b/train: ids and saved positions must tell them apart.
+                source.name = f"{source.name}#{number}"
         return resolved
 
 
@@ -162,13 +170,15 @@ class ReadingConfig:
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         where = "`dataset.reading"
-        for name in ("max_seq_len", "min_document_len", "shuffle_window", "num_workers"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{where}.{name}` must be at least 1, but is {getattr(self, name)}.")
-        if self.hold_out_every is not None and self.hold_out_every < 2:
-            raise ConfigError(f"{where}.hold_out_every` must be at least 2, but is {self.hold_out_every}.")
-        if self.prefetch < 0:
-            raise ConfigError(f"{where}.prefetch` must be at least 0, but is {self.prefetch}.")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is None and name in _OPTIONAL:
+                continue
+            if not _is_integer(value) or value < least:
+                raise ConfigError(f"{where}.{name}` must be an integer of at least {least}, but is {value!r}.")
+        for name in ("pack", "shuffle"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{where}.{name}` must be true or false, but is {getattr(self, name)!r}.")
         if self.max_document_len is not None and self.max_document_len < self.min_document_len:
             raise ConfigError(
                 f"{where}.max_document_len` ({self.max_document_len}) must be at least `min_document_len` "
@@ -179,8 +189,6 @@ class ReadingConfig:
             raise ConfigError(
                 f"{where}`: exactly one of `concepts_per_batch` and `documents_per_batch` must be set, the other null."
             )
-        if getattr(self, given[0]) < 1:
-            raise ConfigError(f"{where}.{given[0]}` must be at least 1, but is {getattr(self, given[0])}.")
         if self.concepts_per_batch is not None and self.concepts_per_batch < self.max_seq_len:
             raise ConfigError(
                 f"{where}.concepts_per_batch` ({self.concepts_per_batch}) must be at least `max_seq_len` "
@@ -190,3 +198,36 @@ class ReadingConfig:
             raise ConfigError(f"{where}.special_concepts` must name the file that holds `prefix` and `suffix`.")
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"{where}.dtype` must be float32 or float16, but is {self.dtype!r}.")
+
+
+_LEAST = {
+    "max_seq_len": 1,
+    "min_document_len": 0,
+    "max_document_len": 1,
+    "concepts_per_batch": 1,
+    "documents_per_batch": 1,
+    "shuffle_window": 1,
+    "seed": 0,
+    "prefetch": 0,
+    "num_workers": 1,
+}
+_OPTIONAL = ("max_document_len", "concepts_per_batch", "documents_per_batch")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _filters(value: object, field: str) -> list[FilterConfig]:
+    if not isinstance(value, list) or not all(isinstance(f, FilterConfig) for f in value):
+        raise ConfigError(
+            f"`{field}` must be a list of mappings with column, operator and value, but is {str(value)[:80]!r}. "
+            f"Filters are data; text is never evaluated."
+        )
+    for row_filter in value:
+        row_filter.validate()
+    return value

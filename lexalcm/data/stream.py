@@ -1,19 +1,20 @@
 """The windows of one source in an epoch's order, a pool at a time, from any point on.
 
-Shapes: V vectors of a pool, C their width, W windows.
+Shapes: V vectors of a chunk, C their width, W windows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lexalcm.data.discover import DataFile
+from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.order import Unit, document_order, group_into_pools, split_into_units, units_of_rank
-from lexalcm.data.rows import Rows, read_rows
+from lexalcm.data.rows import Rows, read_unit
 from lexalcm.data.sources import ReadingConfig, SourceConfig
 from lexalcm.data.validate import BadRowCounter
 
@@ -22,11 +23,13 @@ from lexalcm.data.validate import BadRowCounter
 class Pool:
     """Documents read together, cut into windows and shuffled."""
 
-    values: np.ndarray
-    """``[V, C]``."""
+    parts: list[np.ndarray]
+    """Arrays ``[V, C]`` as stored, one for each chunk that was read: joining them would cost a copy of everything."""
+
+    part: np.ndarray
+    """int64 ``[W]``, as the next seven: the index in ``parts``."""
 
     starts: np.ndarray
-    """int64 ``[W]``, as the next six."""
 
     lengths: np.ndarray
     is_first: np.ndarray
@@ -53,6 +56,7 @@ class WindowStream:
         world_size: int,
         counter: BadRowCounter,
         executor: ThreadPoolExecutor,
+        open_files: OpenFiles,
         on_skipped: Callable[[str, int], None],
     ) -> None:
         """
@@ -67,14 +71,20 @@ class WindowStream:
         self._world_size = world_size
         self._counter = counter
         self._executor = executor
+        self._open_files = open_files
         self._on_skipped = on_skipped
-        self._units = split_into_units(((f.rows, f.components) for f, _ in files), world_size)
+        self._units = split_into_units(
+            ((f.rows, f.components) for f, _ in files), world_size, pool_components=self._pool_components
+        )
         self._pending: dict[tuple[int, int], list[Future[list[Rows]]]] = {}
         self.move(epoch=1, pool=0, window=0)
 
     def move(self, *, epoch: int, pool: int, window: int) -> None:
         """Puts the cursor somewhere; what was read ahead is dropped."""
         self.epoch, self.pool_number, self.window = epoch, pool, window
+        for futures in self._pending.values():
+            for future in futures:
+                future.cancel()
         self._pending.clear()
         self._pools = self._plan(epoch)
         self._current: Pool | None = None
@@ -83,7 +93,18 @@ class WindowStream:
         units = units_of_rank(
             self._units, seed=self._seed, epoch=epoch, stream=self._number, rank=self._rank, world_size=self._world_size
         )
-        return group_into_pools(units, components=self._reading.shuffle_window * self._concept_dim)
+        return group_into_pools(units, components=self._pool_components)
+
+    @property
+    def _pool_components(self) -> int:
+        return self._reading.shuffle_window * self._concept_dim
+
+    def place(self) -> str:
+        """Where reading goes on, for messages."""
+        if self.pool_number >= len(self._pools):
+            return "at its end"
+        unit = self._pools[self.pool_number][0]
+        return f"{self._files[unit.file][0].relative}, row group {unit.first_group}"
 
     @property
     def _seed(self) -> int | None:
@@ -114,17 +135,11 @@ class WindowStream:
 
     def _read(self, unit: Unit) -> list[Rows]:
         file, source = self._files[unit.file]
-        return list(
-            read_rows(
-                file,
-                source,
-                unit.row_group,
-                concept_dim=self._concept_dim,
-                counter=self._counter,
-                start=unit.start,
-                stop=None if unit.stop == file.rows[unit.row_group] else unit.stop,
-            )
+        rows = read_unit(
+            self._open_files, file, source, unit, concept_dim=self._concept_dim, counter=self._counter
         )
+        # Text has served its purpose once it was checked against the embeddings.
+        return [replace(r, sentences=None) for r in rows]
 
     def _load(self, number: int) -> Pool:
         self._start(number)
@@ -133,17 +148,15 @@ class WindowStream:
         return self._build(parts, number)
 
     def _build(self, parts: list[tuple[int, Rows]], number: int) -> Pool:
-        sizes = np.asarray([len(rows.values) for _, rows in parts], dtype=np.int64)
-        values = _join([rows.values for _, rows in parts], self._concept_dim)
-        bases = np.cumsum(sizes) - sizes
         lengths = _concatenate([rows.lengths for _, rows in parts])
-        starts = _concatenate([base + rows.starts for base, (_, rows) in zip(bases, parts)])
+        starts = _concatenate([rows.starts for _, rows in parts])
         row = _concatenate([rows.rows for _, rows in parts])
-        file = _concatenate([np.full(len(rows.rows), index) for index, rows in parts])
+        part = np.repeat(np.arange(len(parts)), np.asarray([len(rows.rows) for _, rows in parts], dtype=np.int64))
+        file = np.asarray([index for index, _ in parts], dtype=np.int64)[part]
         keep = self._within_limits(lengths)
         if self._reading.hold_out_every is not None:
             keep &= row % self._reading.hold_out_every != 0
-        lengths, starts, row, file = lengths[keep], starts[keep], row[keep], file[keep]
+        lengths, starts, row, file, part = lengths[keep], starts[keep], row[keep], file[keep], part[keep]
         # Each document gives ceil(length / max_seq_len) windows; the last one is the shorter.
         limit = self._reading.max_seq_len
         count = -(-lengths // limit)
@@ -155,7 +168,8 @@ class WindowStream:
         owner, window = owner[order], window[order]
         window_lengths = np.minimum(lengths[owner] - window * limit, limit)
         return Pool(
-            values,
+            [rows.values for _, rows in parts],
+            part=part[owner],
             starts=starts[owner] + window * limit,
             lengths=window_lengths,
             is_first=window == 0,
@@ -175,14 +189,6 @@ class WindowStream:
             if left_out.any():
                 self._on_skipped(name, int(left_out.sum()))
         return ~(empty | short | long)
-
-
-def _join(parts: list[np.ndarray], width: int) -> np.ndarray:
-    if not parts:
-        return np.zeros((0, width), np.float16)
-    # Doubles are halved on arrival: no batch is wider than float32.
-    parts = [p.astype(np.float32) if p.dtype == np.float64 else p for p in parts]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lexalcm.diffusion.parametrization import clean_to_noise, noise_to_clean
-
 
 def guide(
     conditional: Tensor, unconditional: Tensor, noisy: Tensor, alpha_cumprod: Tensor, *, scale: float, rescale: float
@@ -16,17 +14,20 @@ def guide(
     """Moves the conditional prediction away from the unconditional one.
 
     Guidance and rescaling act on the noise estimates: ``e = e_u + scale (e_c - e_u)``, then times
-    ``rescale std(e_c) / std(e) + 1 - rescale`` with the spread over channels.
+    ``rescale std(e_c) / std(e) + 1 - rescale`` with the unbiased spread over channels.
 
     :param conditional: Clean prediction ``[..., C]`` that sees the context.
     :param unconditional: The one that does not.
+    :param noisy: What both were made of, ``[..., C]``.
     :param alpha_cumprod: ``[...]`` or a scalar, above 0: at pure noise both estimates are the noise itself.
-    :returns: The guided clean prediction.
+    :returns: The guided clean prediction, as precise as its arguments.
     """
-    e_c = clean_to_noise(conditional, noisy, alpha_cumprod)
-    e_u = clean_to_noise(unconditional, noisy, alpha_cumprod)
-    guided = e_u + scale * (e_c - e_u)
-    if rescale > 0.0:
-        ratio = e_c.std(dim=-1, keepdim=True) / guided.std(dim=-1, keepdim=True)
-        guided = guided * (rescale * ratio + (1.0 - rescale))
-    return noise_to_clean(guided, noisy, alpha_cumprod)
+    guided = unconditional + scale * (conditional - unconditional)
+    if rescale == 0.0:
+        return guided
+    # The noise estimates are (noisy - signal clean) / sigma. Their common sigma cancels, so that nothing is divided by
+    # what is next to 0 on a schedule's cleanest rows.
+    signal = alpha_cumprod.unsqueeze(-1).sqrt()
+    e_c, e = noisy - signal * conditional, noisy - signal * guided
+    factor = rescale * e_c.std(dim=-1, keepdim=True) / e.std(dim=-1, keepdim=True) + (1.0 - rescale)
+    return (noisy - factor * e) / signal

@@ -124,14 +124,15 @@ class Objective:
         """Of each trained timestep, float64 ``[S]``."""
         self._cumulative = probabilities.cumsum(0).float()
         self._weights = self._build_weights(prediction_type).float()
-        self._by_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
+        self._gamma = self._clamped_snr().float()
+        self._by_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     def _build_weights(self, prediction_type: PredictionType) -> Tensor:
         trained = self.schedule.table[self.schedule.first_timestep :]
         weights = loss_weight(trained, prediction_type)
         if self.config.weighting == "none":
             return weights
-        gamma = (trained / (1.0 - trained)).clamp(self.config.min_gamma, self.config.max_gamma)
+        gamma = self._clamped_snr()
         if self.config.weighting == "clamp_snr_meta":
             return weights * gamma
         average = (gamma * self.probabilities).sum()
@@ -140,6 +141,9 @@ class Objective:
                 "`objective.weighting: clamp_snr` gives every drawn timestep the weight 0. Raise `min_gamma`."
             )
         return weights * gamma / average
+
+    def _clamped_snr(self) -> Tensor:
+        return self.schedule.snr()[self.schedule.first_timestep :].clamp(self.config.min_gamma, self.config.max_gamma)
 
     def draw(
         self,
@@ -155,7 +159,7 @@ class Objective:
         """
         draws = self.config.noise_draws
         full = shape if draws == 1 else torch.Size((draws, *shape))
-        cumulative, _ = self._tables(device)
+        cumulative, _, _ = self._tables(device)
         uniform = torch.rand(full, device=device, generator=generator)
         last = self.schedule.num_timesteps - 1
         index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=last)
@@ -189,7 +193,7 @@ class Objective:
         with torch.autocast(predicted.device.type, enabled=False):
             precise = predicted.float() if predicted.dtype in (torch.bfloat16, torch.float16) else predicted
             error = (precise - clean).square().mean(dim=-1)
-            _, weights = self._tables(timesteps.device)
+            _, weights, _ = self._tables(timesteps.device)
             weighted = error * weights[timesteps - self.schedule.first_timestep].to(error.dtype)
             counted = target_mask.to(error.dtype)
             if self.config.weighting == "clamp_snr_meta":
@@ -200,16 +204,16 @@ class Objective:
         return LossTerms(loss_sum, error.detach())
 
     def _batch_average(self, timesteps: Tensor, counted: Tensor) -> Tensor:
-        trained = self.schedule.table[self.schedule.first_timestep :]
-        gamma = (trained / (1.0 - trained)).clamp(self.config.min_gamma, self.config.max_gamma).float()
-        drawn = gamma.to(timesteps.device)[timesteps - self.schedule.first_timestep]
+        _, _, gamma = self._tables(timesteps.device)
+        drawn = gamma[timesteps - self.schedule.first_timestep]
         counted = counted.expand(timesteps.shape)
         average = (drawn * counted).sum() / counted.sum().clamp(min=1.0)
         # When every target drew a timestep of weight 0 the loss is 0, not 0/0.
         return torch.where(average > 0.0, average, 1.0)
 
-    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _tables(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         tables = self._by_device.get(device)
         if tables is None:
-            tables = self._by_device[device] = (self._cumulative.to(device), self._weights.to(device))
+            tables = (self._cumulative.to(device), self._weights.to(device), self._gamma.to(device))
+            self._by_device[device] = tables
         return tables

@@ -8,6 +8,8 @@ noise it estimates and lowers its share; the last one has b = 1 and lands on the
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -22,6 +24,8 @@ from lexalcm.errors import ConfigError, LexalcmError, unknown_name
 
 Denoise = Callable[[Tensor, int], Tensor]
 """A noisy ``[..., C]`` and its timestep to the predicted clean concept."""
+
+_CLEANEST: Final = 1.0 - 1e-12
 
 SamplerName = Literal["ddim", "dpm_solver_2m"]
 
@@ -78,7 +82,7 @@ class SamplerConfig:
             if value is not None and not value > 0.0:
                 raise ConfigError(f"`sampler.{name}` must be above 0, but is {value}.")
         if self.name != "ddim":
-            for name, neutral in (("eta", 0.0), ("epsilon_scaling", None), ("spacing", "trailing")):
+            for name, neutral in (("eta", 0.0), ("epsilon_scaling", None)):
                 if getattr(self, name) != neutral:
                     raise ConfigError(f"`sampler.{name}` belongs to the sampler ddim, not to {self.name}.")
 
@@ -112,7 +116,8 @@ def sample(
     :param latents: N(0, 1) noise ``[..., C]``.
     :param unconditional: Predicts without it; needed when ``guidance_scale`` is not 1.
     :param variance_noise: The N(0, 1) noise of step i where ``eta`` is above 0; drawn here by default.
-    :param on_step: Called after each step with its number, from 1, and the number of steps.
+    :param on_step: Called after each prediction with its number, from 1, and the number of steps.
+    :returns: ``[..., C]``, float32, or float64 where both latents and predictions are.
     :raises ConfigError: The configuration does not go with the schedule.
     :raises SamplingError: Latents became infinite or NaN.
     """
@@ -123,12 +128,12 @@ def sample(
 
     def predict(noisy: Tensor, number: int) -> Tensor:
         step = steps[number]
-        clean = denoise(noisy, step.timestep).float()
+        clean = _precise(denoise(noisy, step.timestep))
         # At pure noise both estimates of the noise are the latents themselves: there is nothing to guide.
         if config.guidance_scale != 1.0 and step.timestep != schedule.last_timestep:
             assert unconditional is not None
             alpha = noisy.new_tensor(step.alpha)
-            other = unconditional(noisy, step.timestep).float()
+            other = _precise(unconditional(noisy, step.timestep))
             clean = guide(clean, other, noisy, alpha, scale=config.guidance_scale, rescale=config.guidance_rescale)
         if not torch.isfinite(clean).all():
             raise SamplingError(
@@ -139,14 +144,24 @@ def sample(
             on_step(number + 1, len(steps))
         return clean
 
-    start = latents.float() * config.initial_noise_scale
+    start = _precise(latents) * config.initial_noise_scale
     return SAMPLERS[config.name](predict, _clip(start, config), steps, config, variance_noise)
 
 
 def plan_steps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing) -> list[Step]:
-    """Lists the steps with their alpha-bars; the last goes to alpha-bar 1."""
+    """Lists the steps with their alpha-bars; the last goes to alpha-bar 1.
+
+    Warns when sampling would start at a timestep with some signal in it, though the model knows pure noise.
+    """
     timesteps = inference_timesteps(schedule, num_steps, spacing)
-    alphas = [float(schedule.table[t]) for t in timesteps]
+    if schedule.has_zero_terminal_snr and timesteps[0] != schedule.last_timestep:
+        warnings.warn(
+            f"`sampler.spacing: {spacing}` starts at timestep {timesteps[0]}, which the model expects to hold a little of "
+            f"the concept, but starts it from pure noise. `trailing` starts at {schedule.last_timestep}.",
+            stacklevel=3,
+        )
+    # A steep schedule's first rows round to 1, which would leave no noise to estimate.
+    alphas = [min(float(schedule.table[t]), _CLEANEST) for t in timesteps]
     return [Step(*step) for step in zip(timesteps, alphas, [*alphas[1:], 1.0])]
 
 
@@ -206,7 +221,8 @@ def dpm_solver_2m(
     """DPM-Solver++(2M), Lu et al. 2022, algorithm 2, in ratios instead of logarithms.
 
     With l = log(sqrt(a) / sqrt(1 - a)), the exponential of a step's length h is the quotient of two signal-to-noise ratios;
-    at zero terminal SNR h is infinite, exp(-h) is 0, and the step is a plain first-order one, as the last one is.
+    at zero terminal SNR h is infinite and exp(-h) is 0. The first step, the one after an infinite h, and the last are plain
+    first-order ones.
     """
     x = latents
     clean = x
@@ -219,14 +235,18 @@ def dpm_solver_2m(
         a, b = step.alpha, step.next_alpha
         decay = ((1.0 - b) * a / ((1.0 - a) * b)) ** 0.5
         estimate = clean
-        length = -torch.tensor(decay, dtype=torch.float64).log().item()
-        if previous is not None and previous_length < float("inf"):
+        length = -math.log(decay) if decay > 0.0 else float("inf")
+        if previous is not None and 0.0 < previous_length < float("inf"):
             ratio = length / (2.0 * previous_length)
             estimate = clean + ratio * (clean - previous)
         x = ((1.0 - b) / (1.0 - a)) ** 0.5 * x + b**0.5 * (1.0 - decay) * estimate
         x = _clip(x, config)
         previous, previous_length = clean, length
     return clean
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def _clip(x: Tensor, config: SamplerConfig) -> Tensor:

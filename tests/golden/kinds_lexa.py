@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lexalcm.diffusion.objective import Objective, ObjectiveConfig
 from lexalcm.diffusion.parametrization import add_noise
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.layers.feed_forward import SwiGLU
+from lexalcm.models.layers.modulation import TimestepConditioning
+from lexalcm.models.layers.precision import precise_linear
 from lexalcm.models.layers.timestep import TimestepEncoder
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
@@ -36,14 +40,17 @@ LATER = dict.fromkeys(
 )
 
 
-def each_precision(folder: Path, tolerances: tuple[float, float]) -> list[tuple[torch.dtype, dict, dict, dict, float]]:
+Precision = tuple[torch.dtype, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], float]
+
+
+def each_precision(folder: Path, tolerances: tuple[float, float]) -> list[Precision]:
     """For float32 and float64: weights, inputs, expected outputs and the tolerance."""
-    weights = load_file(folder / "model.safetensors") if (folder / "model.safetensors").is_file() else {}
+    weights = load_file(folder / "model.safetensors")
     inputs = load_file(folder / "io.safetensors")
     runs = []
     for dtype, name, tolerance in zip((torch.float32, torch.float64), ("io", "io64"), tolerances):
-        cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in {**weights, **inputs}.items()}
-        runs.append((dtype, cast, cast, load_file(folder / f"{name}.safetensors"), tolerance))
+        w, io = ({k: v.to(dtype) if v.is_floating_point() else v for k, v in x.items()} for x in (weights, inputs))
+        runs.append((dtype, w, io, load_file(folder / f"{name}.safetensors"), tolerance))
     return runs
 
 
@@ -51,6 +58,13 @@ def near(found: Tensor, expected: Tensor, tolerance: float) -> None:
     """Relative to the largest entry, as the README of the golden vectors measures."""
     error = (found.detach() - expected).abs().max() / expected.abs().max()
     assert error <= tolerance, f"{error:.2e} > {tolerance:.0e}"
+
+
+def linear(weights: dict[str, Tensor], name: str, dtype: torch.dtype) -> torch.nn.Linear:
+    out_dim, in_dim = weights[f"{name}.weight"].shape
+    layer = torch.nn.Linear(in_dim, out_dim, dtype=dtype)
+    layer.load_state_dict({p: weights[f"{name}.{p}"] for p in ("weight", "bias")})
+    return layer
 
 
 PARTS = (1e-5, 1e-12)
@@ -79,8 +93,7 @@ def check_nets(folder: Path, case: dict[str, Any]) -> None:
             near(frontend(io[given]), out[f"out.{name}"], tolerance)
             near(frontend(io[given], precise=True), out[f"out.{name}"], tolerance)
         for name in ("PostNet_C_Down", "PostNet_D_Down"):
-            found = torch.nn.functional.linear(io["in.hidden"], w[f"{name}.proj.weight"], w[f"{name}.proj.bias"])
-            near(found, out[f"out.{name}"], tolerance)
+            near(precise_linear(io["in.hidden"], linear(w, f"{name}.proj", dtype)), out[f"out.{name}"], tolerance)
 
 
 class OriginalRMSNorm(torch.nn.Module):
@@ -116,26 +129,28 @@ def check_swiglu(folder: Path, case: dict[str, Any]) -> None:
 
 def check_modulators(folder: Path, case: dict[str, Any]) -> None:
     """The modulator's chunks; the bounded feed-forward behind it belongs to the published wiring."""
-    for _, w, io, out, tolerance in each_precision(folder, PARTS):
-        name = "DenoiserTower.layers.0.mlp.modulator.ff.1"
-        chunks = torch.nn.functional.linear(
-            torch.nn.functional.silu(io["in.t_emb"]), w[f"{name}.weight"], w[f"{name}.bias"]
-        ).chunk(3, dim=-1)
-        for chunk, expected in zip(chunks, ("gamma_raw", "beta_raw", "alpha_raw")):
-            near(chunk.reshape(out[f"out.{expected}"].shape), out[f"out.{expected}"], tolerance)
+    for dtype, w, io, out, tolerance in each_precision(folder, PARTS):
+        modulator = linear(w, "DenoiserTower.layers.0.mlp.modulator.ff.1", dtype)
+        rows = torch.arange(len(io["in.t_emb"]))
+        for timesteps in (rows, rows.repeat(2)):  # as given, and gathered from a table
+            conditioning = TimestepConditioning(timesteps, lambda t: io["in.t_emb"][t], rows)
+            found = conditioning.modulation(modulator)
+            near(found.scale - 1.0, out["out.gamma_raw"][timesteps], tolerance)
+            near(found.shift, out["out.beta_raw"][timesteps], tolerance)
+            near(found.gate, out["out.alpha_raw"][timesteps], tolerance)
 
 
 def check_noise_schedule(folder: Path, case: dict[str, Any]) -> None:
     for dtype, _, _, out, tolerance in each_precision(folder, PARTS):
-        for name, expected in out.items():
-            if name.startswith("out.alpha_bar_T"):
-                num_steps = int(name.removeprefix("out.alpha_bar_T"))
-                near(NoiseSchedule(ScheduleConfig(num_steps=num_steps)).table.to(dtype), expected, tolerance)
+        tables = {k: v for k, v in out.items() if k.startswith("out.alpha_bar_T")}
+        assert tables
+        for name, expected in tables.items():
+            schedule = NoiseSchedule(ScheduleConfig(num_steps=int(name.removeprefix("out.alpha_bar_T"))))
+            near(schedule.table.to(dtype), expected, tolerance)
+            assert schedule.has_zero_terminal_snr
 
 
 def config_of(folder: Path) -> Pre1Config:
-    import json
-
     c = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     return Pre1Config(
         concept_dim=c["input_dim"],
@@ -160,16 +175,18 @@ def check_proposal(folder: Path, case: dict[str, Any]) -> None:
             model = create_pre1_model(config).to(dtype)
             model.load_state_dict(from_published({k: v for k, v in w.items() if "." in k and k[0].isupper()}, config))
             real = io["in.mask"].bool()
-            fields = [io[f"in.{name}"] for name in ("concepts", "noise", "alpha_bar", "timesteps", "context_drop", "target_mask")]
+            fields = [io[f"in.{name}"] for name in ("concepts", "noise", "timesteps", "context_drop", "target_mask")]
             layout = DocumentLayout(real.sum(1).tolist(), packed=packed, width=None if packed else real.size(1))
             if packed:
                 fields = [field[real] for field in fields]
-            concepts, noise, alpha_bar, timesteps, dropped, targets = fields
-            signal, sigma = alpha_bar.sqrt().unsqueeze(-1), (1 - alpha_bar).sqrt().unsqueeze(-1)
-            noisy = signal * concepts + sigma * noise
-            torch.testing.assert_close(noisy, add_noise(concepts, noise, alpha_bar))
+            concepts, noise, timesteps, dropped, targets = fields
+            # Schedule values are stored in float32; at float64 tolerances only the same ones will do.
+            near(model.schedule.alpha_cumprod(io["in.timesteps"]), io["in.alpha_bar"], 1e-6)
+            alpha_bar = io["in.alpha_bar"][real] if packed else io["in.alpha_bar"]
+            noisy = add_noise(concepts, noise, alpha_bar)
             predicted = model.predict(noisy, timesteps, model.encode(concepts, layout), layout, dropped=dropped.bool())
-            loss = (predicted - concepts).square().mean(-1)[targets.bool()].mean()
+            terms = Objective(ObjectiveConfig(), model.schedule).loss(predicted, concepts, timesteps, targets.bool())
+            loss = terms.loss_sum / targets.sum()
             loss.backward()
             near(predicted if packed else predicted[real], out["out.x0"][real], tolerance)
             near(loss.reshape(1), out["out.loss"], tolerance)
@@ -187,6 +204,11 @@ def check_gradients(model: Any, config: Pre1Config, out: dict[str, Tensor], tole
         assert (gradients[name] - value).abs().max() <= tolerance * largest, name
 
 
+def entries_of(keys: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Of either form that a list of keys may have: a mapping, or a list of entries that name their key."""
+    return list(keys.items()) if isinstance(keys, dict) else [(entry["key"], entry) for entry in keys]
+
+
 def check_full_keys(keys: dict[str, Any]) -> None:
     """Both layouts at full size: names and shapes equal those of the published checkpoints."""
     for layout in ("documented", "final"):
@@ -194,12 +216,7 @@ def check_full_keys(keys: dict[str, Any]) -> None:
             config = Pre1Config(denoiser_norm_weights=layout == "final")
             model = create_pre1_model(config)
         ours = to_published(model.state_dict(), config)
-        entries = next(v for v in keys[layout].values() if isinstance(v, (dict, list)) and len(v) > 100)
-        published = (
-            {name: tuple(entry["shape"]) for name, entry in entries.items()}
-            if isinstance(entries, dict)
-            else {entry["key"]: tuple(entry["shape"]) for entry in entries}
-        )
+        published = {key: tuple(entry["shape"]) for key, entry in entries_of(keys[layout]["keys"])}
         schedule = published.pop("alpha_bar_schedule", None)
         ours.pop("alpha_bar_schedule")
         assert schedule is None or len(schedule) == 1

@@ -20,26 +20,59 @@ import kinds_lexa  # noqa: E402
 import kinds_meta  # noqa: E402
 
 FOLDER = Path(os.environ.get("LEXALCM_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
-FILES = sorted(FOLDER.rglob("case.json")) if FOLDER.is_dir() else []
 
 
-def layout_of(case: dict[str, Any]) -> Any:
-    """LexaLCM's cases tell a revision, or that they pin the proposal; Meta's do neither."""
-    return kinds_lexa if "revision" in case or "proposal" in case else kinds_meta
+def found_below(folder: Path, name: str) -> list[Any]:
+    """Every file of this name, or one parameter that skips with the reason."""
+    files = sorted(folder.rglob(name)) if folder.is_dir() else []
+    if not files:
+        reason = f"no {name} below {folder} (set LEXALCM_GOLDEN)"
+        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason=reason))]
+    return [pytest.param(file, id=file.parent.relative_to(folder).as_posix()) for file in files]
 
 
-@pytest.mark.skipif(not FILES, reason=f"no case.json below {FOLDER} (set LEXALCM_GOLDEN)")
-@pytest.mark.parametrize("file", [pytest.param(f, id=f.parent.relative_to(FOLDER).as_posix()) for f in FILES])
-def test_golden_case(file: Path) -> None:
+def check(file: Path) -> None:
     case = json.loads(file.read_text(encoding="utf-8"))
-    kinds = layout_of(case)
     kind = case["kind"]
+    # Both sets have a "loss". LexaLCM's cases tell a revision, or that they pin the proposal; Meta's do neither.
+    kinds = kinds_lexa if "revision" in case or "proposal" in case else kinds_meta
     if kind in kinds.LATER:
         pytest.skip(f"{kind}: {kinds.LATER[kind]}")
     assert kind in kinds.KINDS, f"{file}: nobody knows the kind {kind}"
     kinds.KINDS[kind](file.parent, case)
 
 
-@pytest.mark.parametrize("file", sorted(FOLDER.rglob("full_keys.json")) if FOLDER.is_dir() else [])
+@pytest.mark.parametrize("file", found_below(FOLDER, "case.json"))
+def test_golden_case(file: Path) -> None:
+    check(file)
+
+
+@pytest.mark.parametrize("file", found_below(FOLDER, "full_keys.json"))
 def test_full_size_keys_are_the_published_ones(file: Path) -> None:
     kinds_lexa.check_full_keys(json.loads(file.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("extra", [{}, {"revision": "final"}], ids=["meta", "lexa"])
+def test_an_unknown_kind_fails_and_a_later_one_is_skipped_by_name(extra: dict[str, str], tmp_path: Path) -> None:
+    file = tmp_path / "any_name" / "case.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"kind": "telepathy", **extra}))
+    with pytest.raises(AssertionError, match="telepathy"):
+        check(file)
+    file.write_text(json.dumps({"kind": "loss", **extra}))
+    with pytest.raises(pytest.skip.Exception, match="^loss: "):
+        check(file)
+
+
+def test_cases_are_found_at_any_depth_and_a_missing_folder_is_a_reason(tmp_path: Path) -> None:
+    for name in ("b", "a/deep"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "case.json").write_text("{}")
+    assert [param.id for param in found_below(tmp_path, "case.json")] == ["a/deep", "b"]
+    (absent,) = found_below(tmp_path / "absent", "case.json")
+    assert "LEXALCM_GOLDEN" in absent.marks[0].kwargs["reason"]
+
+
+@pytest.mark.parametrize("kinds", [kinds_lexa, kinds_meta])
+def test_no_kind_is_both_built_and_left_for_later(kinds: Any) -> None:
+    assert not set(kinds.KINDS) & set(kinds.LATER)

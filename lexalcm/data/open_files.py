@@ -1,0 +1,127 @@
+"""Parquet files kept open between reads, and places in large row groups that reading goes on from.
+
+A file with many row groups has a footer that takes long to parse; a row group too large for memory can only be decoded
+from its start. Both would cost time squared if every read began anew.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from threading import Lock
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from lexalcm.data.discover import ARROW_ERRORS, DataFile, reason_of
+from lexalcm.errors import DataError
+
+_MOST_OPEN: Final = 16
+_BUFFER_BYTES: Final = 1 << 20
+
+
+
+class OpenFiles:
+    """Reads rows of parquet files from any thread; a handle serves one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._idle: OrderedDict[str, list[pq.ParquetFile]] = OrderedDict()
+        self._parts: OrderedDict[tuple[str, int, tuple[str, ...]], _PartReader] = OrderedDict()
+
+    def read_groups(self, file: DataFile, groups: Sequence[int], columns: list[str]) -> pa.Table:
+        """Reads whole row groups.
+
+        :raises DataError: The file is damaged.
+        """
+        try:
+            handle = self._take(file)
+            table = handle.read_row_groups(list(groups), columns=columns, use_threads=False)
+        except ARROW_ERRORS as ex:
+            raise damaged(file, groups[0], ex) from None
+        self._give(file, handle)
+        expected = sum(file.rows[g] for g in groups)
+        if table.num_rows != expected:
+            raise damaged(file, groups[0], f"it holds {table.num_rows} rows, but the footer says {expected}")
+        return table
+
+    def read_part(self, file: DataFile, group: int, columns: list[str], start: int, stop: int) -> pa.Table:
+        """Reads rows ``start`` to ``stop`` of a row group; fast where an earlier part ended at ``start``.
+
+        :raises DataError: The file is damaged.
+        """
+        key = (file.path, group, tuple(columns))
+        with self._lock:
+            part = self._parts.pop(key, None)
+        try:
+            if part is None or part.position > start:
+                part = _PartReader(open_parquet(file), group, columns, batch_rows=stop - start)
+            table = part.read(start, stop)
+        except ARROW_ERRORS as ex:
+            raise damaged(file, group, ex) from None
+        if table.num_rows != stop - start:
+            raise damaged(file, group, f"it ends before row {stop}, but the footer says {file.rows[group]} rows")
+        if stop < file.rows[group]:
+            with self._lock:
+                self._parts[key] = part
+                if len(self._parts) > _MOST_OPEN:
+                    self._parts.popitem(last=False)
+        return table
+
+    def _take(self, file: DataFile) -> pq.ParquetFile:
+        with self._lock:
+            handles = self._idle.get(file.path)
+            if handles:
+                return handles.pop()
+        return open_parquet(file)
+
+    def _give(self, file: DataFile, handle: pq.ParquetFile) -> None:
+        with self._lock:
+            self._idle.setdefault(file.path, []).append(handle)
+            self._idle.move_to_end(file.path)
+            dropped = self._idle.popitem(last=False)[1] if len(self._idle) > _MOST_OPEN else []
+        for old in dropped:
+            old.close()
+
+
+class _PartReader:
+    """Walks through one row group."""
+
+    def __init__(self, parquet: pq.ParquetFile, group: int, columns: list[str], *, batch_rows: int) -> None:
+        self._batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
+            batch_size=batch_rows, row_groups=[group], columns=columns, use_threads=False
+        )
+        self._rest: pa.RecordBatch | None = None
+        self.position = 0
+
+    def read(self, start: int, stop: int) -> pa.Table:
+        taken: list[pa.RecordBatch] = []
+        while self.position < stop:
+            batch = self._rest if self._rest is not None else next(self._batches, None)
+            self._rest = None
+            if batch is None:
+                break
+            wanted = (start if self.position < start else stop) - self.position
+            if batch.num_rows > wanted:
+                batch, self._rest = batch.slice(0, wanted), batch.slice(wanted)
+            if self.position >= start:
+                taken.append(batch)
+            self.position += batch.num_rows
+        return pa.Table.from_batches(taken) if taken else pa.table({})
+
+
+def open_parquet(file: DataFile) -> pq.ParquetFile:
+    """Opens a file. Local ones are read through a small buffer, so that a large column is never in memory whole."""
+    if isinstance(file.file_system, LocalFileSystem):
+        return pq.ParquetFile(file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+    handle = file.file_system.open(file.path, "rb")
+    return pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
+
+
+def damaged(file: DataFile, group: int, cause: BaseException | str) -> DataError:
+    """What to tell when a row group cannot be read."""
+    reason = reason_of(cause)
+    fix = "The file is encrypted: write it unencrypted" if "crypt" in reason.lower() else "The file is damaged: write it again"
+    return DataError(f"{file.path}: row group {group} cannot be read: {reason}\n{fix}.")
