@@ -14,9 +14,9 @@ from lexalcm.data.batch import Affixes
 from lexalcm.data.decode import decode_vectors
 from lexalcm.data.discover import DataWarning, SourceFiles, discover, same_split
 from lexalcm.data.filters import passes_partitions
-from lexalcm.data.reader import ConceptReader
 from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.order import units_of_file
+from lexalcm.data.reader import ConceptReader
 from lexalcm.data.rows import Rows, check_schema, read_unit
 from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig
 from lexalcm.data.special_concepts import load_special_concepts
@@ -55,7 +55,8 @@ class ConceptParquetDataset:
         """
         self.config = config
         self._sources = [
-            SourceFiles(source, discover(source.path, str(source.embedding_column))) for source in config.resolved_sources()
+            SourceFiles(source, discover(source.path, str(source.embedding_column)))
+            for source in config.resolved_sources()
         ]
         self.concept_dim = self._check_files()
         """Width of the vectors."""
@@ -113,7 +114,8 @@ class ConceptParquetDataset:
             files = [
                 f
                 for f in source.files
-                if (asked is None or same_split(asked, f.split)) and passes_partitions(source.config.filters, f.partitions)
+                if (asked is None or same_split(asked, f.split))
+                and passes_partitions(source.config.filters, f.partitions)
             ]
             chosen.append(SourceFiles(source.config, files))
         if not any(s.files for s in chosen):
@@ -151,13 +153,22 @@ class ConceptParquetDataset:
                 name = f"{source.config.name}:{file.relative}"
                 for unit in units_of_file(file.rows, file.components, concept_dim=self.concept_dim):
                     for rows in read_unit(
-                        open_files, file, source.config, unit, concept_dim=self.concept_dim, counter=counter, watch=watch
+                        open_files,
+                        file,
+                        source.config,
+                        unit,
+                        concept_dim=self.concept_dim,
+                        counter=counter,
+                        watch=watch,
                     ):
                         yield from _documents(rows, name, file.path)
             watch.finish()
         if counter.num_bad:
             log.warning(
-                "Data - {:,} of {:,} documents are bad and skipped ({}).", counter.num_bad, counter.seen, counter.summary()
+                "Data - {:,} of {:,} documents are bad and skipped ({}).",
+                counter.num_bad,
+                counter.seen,
+                counter.summary(),
             )
 
     def bad_row_counter(self) -> BadRowCounter:

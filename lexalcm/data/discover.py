@@ -21,7 +21,13 @@ from lexalcm.data.sources import SourceConfig
 from lexalcm.errors import DataError
 
 _NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
-_FOLDER_SPLITS: Final = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+_FOLDER_SPLITS: Final = {
+    "train": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+}
 _FOOTER_THREADS: Final = 8
 _MANY_GROUPS: Final = 1_000
 _FEW_ROWS: Final = 100
@@ -131,7 +137,9 @@ def _walk_local(root: str) -> Iterator[tuple[str, str]]:
             real = os.path.realpath(entry.path)
             if real in seen:
                 what = "leads back to a folder" if is_folder else "is a second name of a file"
-                warnings.warn(f"{entry.path} {what} that is read already; it is passed over.", DataWarning, stacklevel=2)
+                warnings.warn(
+                    f"{entry.path} {what} that is read already; it is passed over.", DataWarning, stacklevel=2
+                )
                 continue
             seen.add(real)
             if is_folder:
@@ -157,9 +165,7 @@ def _partitions(parts: Sequence[str]) -> dict[str, str | None]:
     return {unquote(k): None if v == _NULL_PARTITION else unquote(v) for k, v in pairs}
 
 
-def _read_footer(
-    file_system: Any, path: str, relative: str, above: Sequence[str], embedding_column: str
-) -> DataFile:
+def _read_footer(file_system: Any, path: str, relative: str, above: Sequence[str], embedding_column: str) -> DataFile:
     folders = [*above, *relative.split("/")[:-1]]
     partitions = _partitions(folders)
     try:

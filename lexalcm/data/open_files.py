@@ -22,7 +22,6 @@ _MOST_OPEN: Final = 16
 _BUFFER_BYTES: Final = 1 << 20
 
 
-
 class OpenFiles:
     """Reads rows of parquet files from any thread; a handle serves one thread at a time."""
 
@@ -123,5 +122,9 @@ def open_parquet(file: DataFile) -> pq.ParquetFile:
 def damaged(file: DataFile, group: int, cause: BaseException | str) -> DataError:
     """What to tell when a row group cannot be read."""
     reason = reason_of(cause)
-    fix = "The file is encrypted: write it unencrypted" if "crypt" in reason.lower() else "The file is damaged: write it again"
+    fix = (
+        "The file is encrypted: write it unencrypted"
+        if "crypt" in reason.lower()
+        else "The file is damaged: write it again"
+    )
     return DataError(f"{file.path}: row group {group} cannot be read: {reason}\n{fix}.")

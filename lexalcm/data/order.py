@@ -91,9 +91,7 @@ def cut(unit: Unit, parts: int) -> list[Unit]:
     if parts == 1 or unit.first_group != unit.last_group:
         return [unit]
     edges = np.linspace(unit.start, unit.stop, parts + 1).astype(int).tolist()
-    return [
-        replace(unit, start=a, stop=b, components=unit.components // parts) for a, b in zip(edges[:-1], edges[1:])
-    ]
+    return [replace(unit, start=a, stop=b, components=unit.components // parts) for a, b in zip(edges[:-1], edges[1:])]
 
 
 def units_of_rank(
@@ -134,7 +132,11 @@ def group_into_pools(units: list[Unit], *, components: int) -> list[list[Unit]]:
                 pools.append([])
                 size = 0
             last = pools[-1][-1] if pools[-1] else None
-            if last is not None and (last.file, last.last_group, last.stop) == (unit.file, unit.first_group, unit.start):
+            if last is not None and (last.file, last.last_group, last.stop) == (
+                unit.file,
+                unit.first_group,
+                unit.start,
+            ):
                 # Parts of one row group are read one after the other in any case.
                 unit = replace(unit, start=last.start, components=last.components + unit.components)
                 size -= pools[-1].pop().components

@@ -89,9 +89,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         self._counts = {"steps": 0, "batches": 0, "documents": 0, "concepts": 0}
         self._told_bad = 0
 
-    def _create_streams(
-        self, sources: list[SourceFiles]
-    ) -> tuple[list[str], list[WindowStream], list[float] | None]:
+    def _create_streams(self, sources: list[SourceFiles]) -> tuple[list[str], list[WindowStream], list[float] | None]:
         sources = [s for s in sources if s.files]
         weighted = sources[0].config.weight is not None
         groups = [[s] for s in sources] if weighted else [sources]

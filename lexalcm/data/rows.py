@@ -68,7 +68,9 @@ def check_schema(file: DataFile, source: SourceConfig, concept_dim: int | None) 
             )
     for column in {c for c, _ in _named_columns(source)} | {f.column for f in _file_filters(file, source)}:
         if names.count(column) > 1:
-            raise DataError(f"{file.path} has {names.count(column)} columns called `{column}`; all but one must be renamed.")
+            raise DataError(
+                f"{file.path} has {names.count(column)} columns called `{column}`; all but one must be renamed."
+            )
     width = embedding_width(file.schema.field(embedding_column).type, file=file.path, column=embedding_column)
     if source.text_column is not None:
         check_text_type(file.schema.field(source.text_column).type, file=file.path, column=source.text_column)

@@ -131,13 +131,13 @@ class WindowStream:
     def _start(self, number: int) -> None:
         """Begins to read a pool in the workers' threads."""
         if number < len(self._pools) and (self.epoch, number) not in self._pending:
-            self._pending[(self.epoch, number)] = [self._executor.submit(self._read, unit) for unit in self._pools[number]]
+            self._pending[(self.epoch, number)] = [
+                self._executor.submit(self._read, unit) for unit in self._pools[number]
+            ]
 
     def _read(self, unit: Unit) -> list[Rows]:
         file, source = self._files[unit.file]
-        rows = read_unit(
-            self._open_files, file, source, unit, concept_dim=self._concept_dim, counter=self._counter
-        )
+        rows = read_unit(self._open_files, file, source, unit, concept_dim=self._concept_dim, counter=self._counter)
         # Text has served its purpose once it was checked against the embeddings.
         return [replace(r, sentences=None) for r in rows]
 
@@ -162,9 +162,7 @@ class WindowStream:
         count = -(-lengths // limit)
         owner = np.repeat(np.arange(len(lengths)), count)
         window = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-        order = document_order(
-            len(owner), seed=self._seed, epoch=self.epoch, stream=self._number, pool=number
-        )
+        order = document_order(len(owner), seed=self._seed, epoch=self.epoch, stream=self._number, pool=number)
         owner, window = owner[order], window[order]
         window_lengths = np.minimum(lengths[owner] - window * limit, limit)
         return Pool(
@@ -185,7 +183,11 @@ class WindowStream:
         short = (lengths < self._reading.min_document_len) & ~empty
         longest = self._reading.max_document_len
         long = lengths > longest if longest is not None else np.zeros(len(lengths), dtype=bool)
-        for name, left_out in (("empty", empty), ("shorter than min_document_len", short), ("longer than max_document_len", long)):
+        for name, left_out in (
+            ("empty", empty),
+            ("shorter than min_document_len", short),
+            ("longer than max_document_len", long),
+        ):
             if left_out.any():
                 self._on_skipped(name, int(left_out.sum()))
         return ~(empty | short | long)

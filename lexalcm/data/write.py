@@ -59,7 +59,9 @@ def write_documents(
         for group in _groups(documents, concepts_per_row_group):
             table = _table(group, dtype, embedding_column, text_column)
             if writer is None:
-                writer = pq.ParquetWriter(aside, table.schema, compression="zstd", use_dictionary=[text_column, *group[0].columns])
+                writer = pq.ParquetWriter(
+                    aside, table.schema, compression="zstd", use_dictionary=[text_column, *group[0].columns]
+                )
             writer.write_table(table, row_group_size=table.num_rows)
             count += len(group)
         if writer is None:
@@ -97,7 +99,11 @@ def _table(group: list[NewDocument], dtype: str, embedding_column: str, text_col
     components = np.concatenate([d.concepts for d in group]).astype(dtype).reshape(-1)
     leaf = pa.float16() if dtype == "float16" else pa.float32()
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(components, leaf), width)
-    columns: dict[str, pa.Array] = {name: pa.array([d.columns[name] for d in group], pa.string()) for name in group[0].columns}
-    columns[text_column] = pa.ListArray.from_arrays(offsets, pa.array([s for d in group for s in d.sentences], pa.string()))
+    columns: dict[str, pa.Array] = {
+        name: pa.array([d.columns[name] for d in group], pa.string()) for name in group[0].columns
+    }
+    columns[text_column] = pa.ListArray.from_arrays(
+        offsets, pa.array([s for d in group for s in d.sentences], pa.string())
+    )
     columns[embedding_column] = pa.ListArray.from_arrays(offsets, vectors)
     return pa.table(columns)

@@ -73,6 +73,8 @@ class SamplerConfig:
             raise ConfigError(f"`sampler.spacing`: {unknown_name('spacing', str(self.spacing), get_args(Spacing))}")
         if self.num_steps < 1:
             raise ConfigError(f"`sampler.num_steps` must be at least 1, but is {self.num_steps}.")
+        if not math.isfinite(self.guidance_scale):
+            raise ConfigError(f"`sampler.guidance_scale` must be finite, but is {self.guidance_scale}.")
         if not 0.0 <= self.guidance_rescale <= 1.0:
             raise ConfigError(f"`sampler.guidance_rescale` must be between 0 and 1, but is {self.guidance_rescale}.")
         if not 0.0 <= self.eta <= 1.0:

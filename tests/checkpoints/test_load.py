@@ -31,7 +31,10 @@ def write_model(folder: Path, *, published: bool = False, **card: object) -> Pat
     config = Pre1Config(**FIELDS)
     state = create_pre1_model(config).state_dict()
     folder.mkdir(exist_ok=True)
-    save_file({k: v.contiguous().clone() for k, v in (to_published(state, config) if published else state).items()}, folder / "m.safetensors")
+    save_file(
+        {k: v.contiguous().clone() for k, v in (to_published(state, config) if published else state).items()},
+        folder / "m.safetensors",
+    )
     entries = {"name": "mine", "model_family": "lexalcm", "model_config": FIELDS, "checkpoint": "m.safetensors", **card}
     (folder / "card.yaml").write_text(yaml.safe_dump({k: v for k, v in entries.items() if v is not None}))
     return folder / "card.yaml"
@@ -69,7 +72,11 @@ def test_a_wrong_card_is_named(tmp_path: Path, card: dict, told: str) -> None:
 def test_a_damaged_file_is_an_error_with_its_path(tmp_path: Path, damage: str) -> None:
     card = write_model(tmp_path / "m")
     file = tmp_path / "m" / "m.safetensors"
-    content = {"truncated": file.read_bytes()[: int(file.stat().st_size * 0.9)], "html": b"<html>not found</html>", "empty": b""}
+    content = {
+        "truncated": file.read_bytes()[: int(file.stat().st_size * 0.9)],
+        "html": b"<html>not found</html>",
+        "empty": b"",
+    }
     file.write_bytes(content[damage])
     with pytest.raises(CheckpointError, match=r"m\.safetensors"):
         load_model(card)

@@ -60,9 +60,7 @@ print([name for name in {HEAVY!r} if name in sys.modules], len(sys.modules))
         (["lcm", "train"], "RECIPE"),
     ],
 )
-def test_a_misspelt_word_offers_the_near_match(
-    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_misspelt_word_offers_the_near_match(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = main(words)
     except SystemExit as exit_:

@@ -25,7 +25,10 @@ def objective(**fields: object) -> Objective:
         (TimestepDensityConfig(kind="beta", a=1.0, b=0.5), lambda n: 1 - torch.rand(n) ** 2),
         (TimestepDensityConfig(kind="beta", a=0.7, b=0.4), lambda n: torch.distributions.Beta(0.7, 0.4).sample((n,))),
         (TimestepDensityConfig(kind="beta", a=3.0, b=2.0), lambda n: torch.distributions.Beta(3.0, 2.0).sample((n,))),
-        (TimestepDensityConfig(kind="logit_normal", mean=0.5, std=1.2), lambda n: torch.sigmoid(0.5 + 1.2 * torch.randn(n))),
+        (
+            TimestepDensityConfig(kind="logit_normal", mean=0.5, std=1.2),
+            lambda n: torch.sigmoid(0.5 + 1.2 * torch.randn(n)),
+        ),
     ],
     ids=["uniform", "high-noise", "beta-poles", "beta-hill", "logit-normal"],
 )
@@ -99,7 +102,9 @@ def test_batch_normalised_weights_are_zero_and_finite_when_all_drew_pure_noise()
 
 def test_the_loss_is_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = objective().loss(torch.randn(4, 3).bfloat16(), torch.randn(4, 3), torch.ones(4).long(), torch.ones(4).bool())
+        terms = objective().loss(
+            torch.randn(4, 3).bfloat16(), torch.randn(4, 3), torch.ones(4).long(), torch.ones(4).bool()
+        )
     assert terms.loss_sum.dtype == torch.float32
 
 

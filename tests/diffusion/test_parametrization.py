@@ -38,7 +38,12 @@ def test_all_six_conversions_agree_at_every_timestep() -> None:
 
 @pytest.mark.parametrize(
     ("output", "kind", "form"),
-    [(CLEAN, "sample", "direct"), (NOISE, "epsilon", "direct"), (VELOCITY, "v_prediction", "direct"), (-VELOCITY, "sample", "residual")],
+    [
+        (CLEAN, "sample", "direct"),
+        (NOISE, "epsilon", "direct"),
+        (VELOCITY, "v_prediction", "direct"),
+        (-VELOCITY, "sample", "residual"),
+    ],
 )
 def test_every_kind_of_output_means_the_clean_concept(output: torch.Tensor, kind: str, form: str) -> None:
     clean = to_clean(output, NOISY, ALPHA, kind, form)  # type: ignore[arg-type]

@@ -3,115 +3,255 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.grid import inference_timesteps
 from lexalcm.diffusion.guidance import guide
-from lexalcm.diffusion.samplers import SAMPLERS, SamplerConfig, SamplingError, sample
+from lexalcm.diffusion.samplers import SAMPLERS, SamplerConfig, SamplingError, Step, ddim_step, sample
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from lexalcm.diffusion.scores import energy_score
-from lexalcm.errors import ConfigError
+from lexalcm.errors import ConfigError, LexalcmError
 
 PRE1 = NoiseSchedule(ScheduleConfig())
 META = NoiseSchedule(ScheduleConfig(kind="squaredcos_cap_v2", num_steps=100, rescale_zero_terminal_snr=True))
-MEAN, VARIANCE = 1.3, 0.25
+OPEN_ENDED = NoiseSchedule(ScheduleConfig(kind="linear", num_steps=100))
+SCHEDULES = pytest.mark.parametrize("schedule", [PRE1, META, OPEN_ENDED], ids=["pre1", "meta", "open-ended"])
+EACH_SAMPLER = pytest.mark.parametrize("name", SAMPLERS)
+MEAN = 1.3
 
 
-def gaussian_denoiser(schedule: NoiseSchedule):
-    """E[x0 | x_t] for x0 ~ N(MEAN, VARIANCE)."""
-
-    def denoise(x: Tensor, t: int) -> Tensor:
-        a = float(schedule.table[t])
-        return MEAN + a**0.5 * VARIANCE / (a * VARIANCE + 1 - a) * (x - a**0.5 * MEAN)
-
-    return denoise
+def config(name: str = "ddim", num_steps: int = 10, **fields: object) -> SamplerConfig:
+    return SamplerConfig(name=name, num_steps=num_steps, **fields)  # type: ignore[arg-type]
 
 
-def error(name: str, num_steps: int) -> float:
+def posterior_mean(x: Tensor, a: float, variance: float) -> Tensor:
+    """E[x0 | x_t] for x0 ~ N(MEAN, variance)."""
+    return MEAN + a**0.5 * variance / (a * variance + 1 - a) * (x - a**0.5 * MEAN)
+
+
+def error(name: str, num_steps: int, variance: float, *, trained: int = 4096) -> float:
     """Distance to the exact solution of the flow, which maps N(0, 1) to the target linearly."""
-    schedule = NoiseSchedule(ScheduleConfig(num_steps=4096))
-    latents = torch.linspace(-2, 2, 9).unsqueeze(-1)
-    config = SamplerConfig(name=name, num_steps=num_steps)  # type: ignore[arg-type]
-    found = sample(gaussian_denoiser(schedule), latents, schedule, config)
-    return float((found - (MEAN + math.sqrt(VARIANCE) * latents)).abs().max())
+    schedule = NoiseSchedule(ScheduleConfig(num_steps=trained))
+    latents = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(-1)
+    found = sample(
+        lambda x, t: posterior_mean(x, float(schedule.table[t]), variance), latents, schedule, config(name, num_steps)
+    )
+    return float((found - (MEAN + math.sqrt(variance) * latents)).abs().max())
 
 
-def test_measured_orders_of_convergence() -> None:
-    order = {name: math.log2(error(name, 8) / error(name, 32)) / 2 for name in SAMPLERS}
-    assert order["dpm_solver_2m"] >= 1.8
-    assert math.log2(error("ddim", 32) / error("ddim", 128)) / 2 >= 0.9
+def inner_error(name: str, num_steps: int, variance: float) -> float:
+    """The same between two timesteps that both hold signal and noise, in steps of any size."""
+    angles = torch.linspace(1.4, 0.3, num_steps + 1, dtype=torch.float64)
+    alphas = angles.cos().square().tolist()
+    steps = [Step(i, a, b) for i, (a, b) in enumerate(zip(alphas, [*alphas[1:], 1.0]))]
+    standard = torch.linspace(-2, 2, 9, dtype=torch.float64).unsqueeze(-1)
+
+    def along_the_flow(a: float) -> Tensor:
+        return a**0.5 * MEAN + (a * variance + 1 - a) ** 0.5 * standard
+
+    found = SAMPLERS[name](
+        lambda x, i: posterior_mean(x, steps[i].alpha, variance), along_the_flow(alphas[0]), steps, config(name)
+    )
+    return float((found - posterior_mean(along_the_flow(alphas[-1]), alphas[-1], variance)).abs().max())
+
+
+@pytest.mark.parametrize("variance", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize(("name", "order"), [("ddim", 0.9), ("dpm_solver_2m", 1.8)])
+def test_halving_the_steps_shows_the_order_of_convergence(name: str, order: float, variance: float) -> None:
+    for num_steps in (20, 40, 80):
+        assert math.log2(inner_error(name, num_steps, variance) / inner_error(name, 2 * num_steps, variance)) >= order
+
+
+@pytest.mark.parametrize(("name", "order"), [("ddim", 0.9), ("dpm_solver_2m", 1.8)])
+def test_the_order_holds_from_pure_noise_to_the_clean_estimate(name: str, order: float) -> None:
+    assert math.log2(error(name, 8, 0.25) / error(name, 32, 0.25)) / 2 >= order
 
 
 @pytest.mark.parametrize("num_steps", range(4, 13))
 def test_the_second_order_solver_is_never_worse_than_ddim(num_steps: int) -> None:
-    assert error("dpm_solver_2m", num_steps) <= error("ddim", num_steps)
+    for variance in (0.01, 0.1, 0.25, 1.0, 4.0):
+        for trained in (100, 4096):
+            second, first = (error(name, num_steps, variance, trained=trained) for name in ("dpm_solver_2m", "ddim"))
+            assert second <= first, (variance, trained)
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("schedule", [PRE1, META], ids=["pre1", "meta"])
+@EACH_SAMPLER
+@SCHEDULES
 def test_an_oracle_is_reached_by_every_number_of_steps(name: str, schedule: NoiseSchedule) -> None:
     truth = torch.randn(3, 4)
     for num_steps in range(1, 61):
-        config = SamplerConfig(name=name, num_steps=num_steps)  # type: ignore[arg-type]
-        assert torch.equal(sample(lambda x, t: truth, torch.randn(3, 4), schedule, config), truth)
+        found = sample(lambda x, t: truth, torch.randn(3, 4), schedule, config(name, num_steps))
+        assert torch.equal(found, truth)
 
 
-@pytest.mark.parametrize("schedule", [PRE1, META], ids=["pre1", "meta"])
-def test_steps_asked_are_steps_run_from_pure_noise_on(schedule: NoiseSchedule) -> None:
-    for num_steps in range(1, 101):
-        seen: list[int] = []
-        sample(lambda x, t: seen.append(t) or x, torch.zeros(1, 2), schedule, SamplerConfig(num_steps=num_steps))  # type: ignore[func-returns-value]
+@EACH_SAMPLER
+@SCHEDULES
+def test_what_a_denoiser_sees_has_the_share_of_noise_its_timestep_says(name: str, schedule: NoiseSchedule) -> None:
+    """An oracle's steps walk along one and the same noise, whatever the sampler."""
+    truth, noise = torch.randn(2, 3, 4, dtype=torch.float64)
+    first = float(schedule.table[-1])
+    start = first**0.5 * truth + (1 - first) ** 0.5 * noise
+
+    def oracle(x: Tensor, t: int) -> Tensor:
+        a = float(schedule.table[t])
+        torch.testing.assert_close(x, a**0.5 * truth + (1 - a) ** 0.5 * noise)
+        return truth
+
+    sample(oracle, start, schedule, config(name, 7))
+
+
+@EACH_SAMPLER
+@SCHEDULES
+def test_steps_asked_are_steps_run_and_told(name: str, schedule: NoiseSchedule) -> None:
+    seen: list[int] = []
+    told: list[tuple[int, int]] = []
+
+    def denoise(x: Tensor, t: int) -> Tensor:
+        seen.append(t)
+        return 0.5 * x
+
+    for num_steps in (1, 40, 100):
+        seen.clear()
+        told.clear()
+        sample(
+            denoise,
+            torch.zeros(1, 2),
+            schedule,
+            config(name, num_steps),
+            on_step=lambda number, count: told.append((number, count)),
+        )
         assert len(seen) == num_steps and seen[0] == schedule.last_timestep
-        assert seen == sorted(set(seen), reverse=True) and seen[-1] >= schedule.first_timestep
+        assert told == [(i + 1, num_steps) for i in range(num_steps)]
+    for num_steps in (0, -3, 101):
+        with pytest.raises(ConfigError, match="num_steps"):
+            sample(denoise, torch.zeros(1, 2), schedule, config(name, num_steps))
 
 
-@pytest.mark.parametrize("num_steps", [0, -3, 101])
-def test_impossible_numbers_of_steps_are_refused_with_the_range(num_steps: int) -> None:
-    with pytest.raises(ConfigError, match="between 1 and 100"):
-        inference_timesteps(PRE1, num_steps)
+@EACH_SAMPLER
+def test_a_bfloat16_denoiser_gets_float32_and_only_its_own_error_shows(name: str) -> None:
+    def low(x: Tensor, t: int) -> Tensor:
+        assert x.dtype == torch.float32
+        return rounded(x, t).bfloat16()
 
+    def rounded(x: Tensor, t: int) -> Tensor:
+        return posterior_mean(x, float(PRE1.table[t]), 0.25).bfloat16().float()
 
-def test_metas_grid_keeps_its_own_name_and_count() -> None:
-    assert len(inference_timesteps(META, 40)) == 40
-    assert len(inference_timesteps(META, 40, "meta_trailing")) == 50
-    assert inference_timesteps(META, 10)[0] == 99 and inference_timesteps(META, 10, "linspace")[-1] == 0
-
-
-def test_a_step_on_bfloat16_predictions_stays_float32() -> None:
-    found = sample(lambda x, t: x.bfloat16(), torch.randn(2, 3).bfloat16(), PRE1, SamplerConfig(num_steps=5))
+    latents = torch.randn(20, 3).bfloat16()
+    found = sample(low, latents, PRE1, config(name, 50))
     assert found.dtype == torch.float32
+    assert torch.equal(found, sample(rounded, latents.float(), PRE1, config(name, 50)))
 
 
-def test_what_is_not_finite_stops_with_its_step() -> None:
+@EACH_SAMPLER
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_what_is_not_finite_stops_with_step_and_cause(name: str, bad: float) -> None:
     def breaks(x: Tensor, t: int) -> Tensor:
-        return torch.full_like(x, float("inf")) if t < 60 else x
+        return torch.where(torch.arange(3) == 1, bad, x) if t <= 80 else x
 
-    with pytest.raises(SamplingError, match=r"step 6 of 10 \(timestep 50\)"):
-        sample(breaks, torch.randn(2, 3), PRE1, SamplerConfig(num_steps=10))
+    with pytest.raises(
+        SamplingError, match=r"step 3 of 10 \(timestep 80\) is not finite.*\n?.*prediction type"
+    ) as info:
+        sample(breaks, torch.randn(2, 3), PRE1, config(name, 10, clip_noise=4.0))
+    assert isinstance(info.value, LexalcmError)
 
 
-def test_guidance_skips_pure_noise_and_doubles_the_other_calls() -> None:
-    with_context, without = [], []
-    sample(
-        lambda x, t: with_context.append(t) or 0.5 * x,  # type: ignore[func-returns-value]
-        torch.randn(2, 3),
-        PRE1,
-        SamplerConfig(num_steps=8, guidance_scale=3.0, guidance_rescale=0.7),
-        unconditional=lambda x, t: without.append(t) or 0.4 * x,  # type: ignore[func-returns-value]
-    )
+@EACH_SAMPLER
+def test_a_steep_schedule_without_any_noise_in_its_first_rows_stays_finite(name: str) -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind="sigmoid", num_steps=1000, sigmoid_alpha=9.0))
+    assert (schedule.table[:3] == 1.0).all()
+    found = sample(lambda x, t: 0.9 * x, torch.randn(2, 3), schedule, config(name, 1000))
+    assert torch.isfinite(found).all()
+
+
+@EACH_SAMPLER
+def test_guidance_skips_pure_noise_and_guides_every_other_step(name: str) -> None:
+    with_context: list[int] = []
+    without: list[int] = []
+    mixed: list[Tensor] = []
+
+    def conditional(x: Tensor, t: int) -> Tensor:
+        with_context.append(t)
+        return x.tanh()
+
+    def unconditional(x: Tensor, t: int) -> Tensor:
+        without.append(t)
+        alpha = PRE1.alpha_cumprod(torch.tensor(t))
+        mixed.append(guide(x.tanh(), 0.4 * x, x, alpha, scale=3.0, rescale=0.7))
+        return 0.4 * x
+
+    settings = config(name, 8, guidance_scale=3.0, guidance_rescale=0.7)
+    found = sample(conditional, torch.randn(2, 5), PRE1, settings, unconditional=unconditional)
     assert without == with_context[1:] and with_context[0] == 100
+    torch.testing.assert_close(found, mixed[-1])
+    with pytest.raises(ConfigError, match="guidance_scale"):
+        sample(conditional, torch.randn(2, 5), PRE1, settings)
 
 
-def test_guidance_of_one_changes_nothing_and_rescaling_restores_the_spread() -> None:
-    conditional, other, noisy = torch.randn(3, 5, 64, dtype=torch.float64)
-    alpha = torch.tensor(0.4, dtype=torch.float64)
-    torch.testing.assert_close(guide(conditional, other, noisy, alpha, scale=1.0, rescale=0.0), conditional)
-    guided = guide(conditional, other, noisy, alpha, scale=3.0, rescale=1.0)
-    noise, own = ((noisy - alpha.sqrt() * x) / (1 - alpha).sqrt() for x in (guided, conditional))
-    torch.testing.assert_close(noise.std(-1), own.std(-1))
+def test_without_guidance_the_unconditional_prediction_is_never_asked_for() -> None:
+    def never(x: Tensor, t: int) -> Tensor:
+        raise AssertionError
+
+    sample(lambda x, t: x, torch.randn(2, 3), PRE1, config(), unconditional=never)
+
+
+@EACH_SAMPLER
+def test_noise_is_scaled_then_clipped_before_the_first_call_and_clipped_after_every_step(name: str) -> None:
+    seen: list[Tensor] = []
+
+    def grows(x: Tensor, t: int) -> Tensor:
+        seen.append(x)
+        return 3.0 * torch.ones_like(x)
+
+    latents = torch.tensor([[-4.0, 0.5, 4.0]])
+    sample(grows, latents, PRE1, config(name, 6, initial_noise_scale=0.6, clip_noise=1.2))
+    torch.testing.assert_close(seen[0], torch.tensor([[-1.2, 0.3, 1.2]]))
+    assert all(x.abs().max() <= 1.2 for x in seen) and seen[-1].max() == 1.2
+
+
+@EACH_SAMPLER
+def test_a_deterministic_sampler_treats_rows_alike_and_draws_nothing(name: str) -> None:
+    state = torch.get_rng_state()
+    latents = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    together = sample(lambda x, t: x.sin(), latents, PRE1, config(name))
+    alone = torch.cat([sample(lambda x, t: x.sin(), row, PRE1, config(name)) for row in latents.split(1)])
+    torch.testing.assert_close(together, alone)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+def test_a_ddim_step_keeps_the_marginals_whatever_eta(eta: float) -> None:
+    clean, noise, fresh = torch.randn(3, 5, 4, dtype=torch.float64)
+    a, b = 0.3, 0.6
+    noisy = a**0.5 * clean + (1 - a) ** 0.5 * noise
+    share = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
+    expected = b**0.5 * clean + (1 - b - share**2) ** 0.5 * noise + share * fresh
+    torch.testing.assert_close(ddim_step(clean, noisy, Step(1, a, b), eta=eta, variance_noise=fresh), expected)
+
+
+def test_full_eta_from_pure_noise_does_not_take_the_root_of_a_negative_number() -> None:
+    for num_steps in range(2, 101):
+        found = sample(lambda x, t: 0.5 * x, torch.randn(2, 3), META, config(num_steps=num_steps, eta=1.0))
+        assert torch.isfinite(found).all()
+
+
+def test_epsilon_scaling_divides_the_noise_alone() -> None:
+    clean, noisy = torch.randn(2, 5, 4, dtype=torch.float64)
+    plain, scaled = (ddim_step(clean, noisy, Step(1, 0.3, 0.6), epsilon_scaling=c) for c in (None, 1.25))
+    torch.testing.assert_close(scaled - 0.6**0.5 * clean, (plain - 0.6**0.5 * clean) / 1.25)
+
+
+def test_the_ancestral_sampler_keeps_the_spread_of_the_target() -> None:
+    torch.manual_seed(0)
+    schedule = NoiseSchedule(ScheduleConfig(num_steps=400))
+    found = sample(
+        lambda x, t: posterior_mean(x, float(schedule.table[t]), 0.25),
+        torch.randn(20_000, 1),
+        schedule,
+        config(num_steps=400, eta=1.0),
+    )
+    assert found.mean() == pytest.approx(MEAN, abs=0.02) and found.std() == pytest.approx(0.5, abs=0.02)
 
 
 def test_ancestral_noise_is_taken_from_the_caller_and_ends_before_the_last_step() -> None:
@@ -121,28 +261,37 @@ def test_ancestral_noise_is_taken_from_the_caller_and_ends_before_the_last_step(
         asked.append(number)
         return torch.zeros(2, 3)
 
-    sample(lambda x, t: 0.5 * x, torch.randn(2, 3), PRE1, SamplerConfig(num_steps=6, eta=1.0), variance_noise=noise)
+    sample(lambda x, t: 0.5 * x, torch.randn(2, 3), PRE1, config(num_steps=6, eta=1.0), variance_noise=noise)
     assert asked == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
-    "fields",
-    [{"name": "dddim"}, {"eta": 1.5}, {"clip_noise": 0.0}, {"guidance_rescale": 2.0}, {"name": "dpm_solver_2m", "eta": 0.5}],
+    ("fields", "named"),
+    [
+        ({"name": "dddim"}, r'sampler\.name.*Did you mean "ddim"'),
+        ({"spacing": "trailling"}, r'sampler\.spacing.*Did you mean "trailing"'),
+        ({"num_steps": 0}, r"sampler\.num_steps"),
+        ({"eta": 1.5}, r"sampler\.eta"),
+        ({"eta": -0.1}, r"sampler\.eta"),
+        ({"clip_noise": 0.0}, r"sampler\.clip_noise"),
+        ({"initial_noise_scale": 0.0}, r"sampler\.initial_noise_scale"),
+        ({"epsilon_scaling": -1.0}, r"sampler\.epsilon_scaling"),
+        ({"guidance_rescale": 2.0}, r"sampler\.guidance_rescale"),
+        ({"guidance_scale": float("nan")}, r"sampler\.guidance_scale"),
+        ({"name": "dpm_solver_2m", "eta": 0.5}, r"sampler\.eta.*ddim"),
+        ({"name": "dpm_solver_2m", "epsilon_scaling": 1.02}, r"sampler\.epsilon_scaling.*ddim"),
+    ],
 )
-def test_settings_that_cannot_be_honoured_are_refused(fields: dict) -> None:
-    with pytest.raises(ConfigError, match="sampler"):
+def test_settings_that_cannot_be_honoured_are_refused_by_field(fields: dict, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
         SamplerConfig(**fields).check()
 
 
-def test_energy_score_by_hand() -> None:
-    samples = torch.tensor([[[0.0, 0.0]], [[2.0, 0.0]]])
-    truth = torch.tensor([[1.0, 0.0]])
-    assert energy_score(samples, truth).tolist() == [1.0 - 0.5 * 2.0]
-    assert energy_score(samples[:1], truth).tolist() == [1.0]
+def test_a_sampler_is_one_function_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_call(predict: Callable[[Tensor, int], Tensor], latents: Tensor, *_: object) -> Tensor:
+        return predict(latents, 0)
 
-
-def test_energy_score_of_many_equals_all_pairs() -> None:
-    samples, truth = torch.randn(5, 7, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
-    pairs = torch.stack([(samples[i] - samples[j]).norm(dim=-1) for i in range(5) for j in range(5) if i != j])
-    expected = (samples - truth).norm(dim=-1).mean(0) - 0.5 * pairs.mean(0)
-    torch.testing.assert_close(energy_score(samples, truth), expected)
+    monkeypatch.setitem(SAMPLERS, "one_call", one_call)
+    assert torch.equal(
+        sample(lambda x, t: x + t, torch.zeros(1, 2), PRE1, config("one_call")), torch.full((1, 2), 100.0)
+    )

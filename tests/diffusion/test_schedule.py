@@ -31,7 +31,8 @@ def test_other_tables_train_every_row_and_fall(kind: str, rescaled: bool) -> Non
 
 def test_rescaling_keeps_the_first_row() -> None:
     plain, rescaled = (
-        NoiseSchedule(ScheduleConfig(kind="linear", num_steps=100, rescale_zero_terminal_snr=r)).table for r in (False, True)
+        NoiseSchedule(ScheduleConfig(kind="linear", num_steps=100, rescale_zero_terminal_snr=r)).table
+        for r in (False, True)
     )
     assert rescaled[0] == pytest.approx(plain[0].item())
 

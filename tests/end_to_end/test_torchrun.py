@@ -11,7 +11,7 @@ import torch
 
 from lexalcm.recipes.curves import read_metrics
 
-DRIVER = '''
+DRIVER = """
 import os, sys, torch
 from lexalcm.recipes.task import LcmTrainTask
 from lexalcm.cli.main import main
@@ -25,7 +25,7 @@ def run_and_keep(self):
 
 LcmTrainTask.run = run_and_keep
 sys.exit(main(sys.argv[2:]))
-'''
+"""
 
 
 def torchrun(tmp_path: Path, num_ranks: int, words: list[str]) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,11 @@ def torchrun(tmp_path: Path, num_ranks: int, words: list[str]) -> subprocess.Com
 
 
 def test_two_ranks_train_alike_resume_exactly_and_refuse_one(tmp_path: Path, tiny_overrides: list[str]) -> None:
-    flat = ["lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1", "dataset.reading.concepts_per_batch=128"]
+    flat = [
+        "lr_scheduler.config.warmup_share=0",
+        "lr_scheduler.config.final_scale=1",
+        "dataset.reading.concepts_per_batch=128",
+    ]
     words = ["lcm", "train", "quickstart", str(tmp_path / "whole"), "--no-rich", "--config", *tiny_overrides, *flat]
     done = torchrun(tmp_path, 2, words)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -16,7 +16,13 @@ CONFIG = SamplerConfig(num_steps=4, guidance_scale=2.0)
 def model():
     torch.manual_seed(0)
     config = Pre1Config(
-        concept_dim=8, model_dim=16, num_context_layers=2, num_denoiser_layers=2, num_heads=2, ffn_dim=24, timestep_dim=8
+        concept_dim=8,
+        model_dim=16,
+        num_context_layers=2,
+        num_denoiser_layers=2,
+        num_heads=2,
+        ffn_dim=24,
+        timestep_dim=8,
     )
     made = create_pre1_model(config).eval()
     for parameter in made.parameters():

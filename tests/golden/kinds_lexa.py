@@ -131,9 +131,10 @@ def check_modulators(folder: Path, case: dict[str, Any]) -> None:
     """The modulator's chunks; the bounded feed-forward behind it belongs to the published wiring."""
     for dtype, w, io, out, tolerance in each_precision(folder, PARTS):
         modulator = linear(w, "DenoiserTower.layers.0.mlp.modulator.ff.1", dtype)
-        rows = torch.arange(len(io["in.t_emb"]))
+        embedding = io["in.t_emb"]
+        rows = torch.arange(len(embedding))
         for timesteps in (rows, rows.repeat(2)):  # as given, and gathered from a table
-            conditioning = TimestepConditioning(timesteps, lambda t: io["in.t_emb"][t], rows)
+            conditioning = TimestepConditioning(timesteps, embedding.__getitem__, rows)
             found = conditioning.modulation(modulator)
             near(found.scale - 1.0, out["out.gamma_raw"][timesteps], tolerance)
             near(found.shift, out["out.beta_raw"][timesteps], tolerance)

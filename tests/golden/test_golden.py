@@ -16,8 +16,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import kinds_lexa  # noqa: E402
-import kinds_meta  # noqa: E402
+import kinds_lexa
+import kinds_meta
 
 FOLDER = Path(os.environ.get("LEXALCM_GOLDEN", Path(__file__).parents[3] / "shared" / "golden"))
 

@@ -16,7 +16,9 @@ CONFIG = DemoCorpusConfig(num_documents=60, dim=32)
 
 
 def read(folder: Path, split: str) -> list:
-    return list(ConceptParquetDataset(ConceptParquetConfig(path=str(folder), text_column="text_sentences")).documents(split))
+    return list(
+        ConceptParquetDataset(ConceptParquetConfig(path=str(folder), text_column="text_sentences")).documents(split)
+    )
 
 
 def test_the_corpus_is_the_same_each_time_and_splits_share_no_story(tmp_path: Path) -> None:
@@ -42,7 +44,9 @@ def test_what_is_there_is_kept_and_anything_else_refused(tmp_path: Path) -> None
         write_demo_corpus(tmp_path / "b", CONFIG)
 
 
-@pytest.mark.parametrize("fields", [{"num_documents": 3}, {"dim": 1}, {"langs": ("deu_Latn",)}, {"num_documents": 10**6}])
+@pytest.mark.parametrize(
+    "fields", [{"num_documents": 3}, {"dim": 1}, {"langs": ("deu_Latn",)}, {"num_documents": 10**6}]
+)
 def test_impossible_corpora_are_refused(tmp_path: Path, fields: dict) -> None:
     with pytest.raises(ConfigError):
         write_demo_corpus(tmp_path / "a", DemoCorpusConfig(**fields))

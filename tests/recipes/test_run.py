@@ -45,7 +45,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, t
     more = [*tiny_overrides, "objective.config.noise_draws=2", "trainer.grad_accumulation.num_batches=2"]
     train(tmp_path / "whole", more)
     # Begun as a shorter run: the schedule of the longer one is followed from where it stopped.
-    train(tmp_path / "parts", [*more, "regime.num_steps=8", "lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1"])
+    train(
+        tmp_path / "parts",
+        [*more, "regime.num_steps=8", "lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1"],
+    )
     flat = ["lr_scheduler.config.warmup_share=0", "lr_scheduler.config.final_scale=1"]
     train(tmp_path / "flat", [*more, *flat])
     train(tmp_path / "parts", [*more, *flat])
@@ -74,7 +77,9 @@ def test_another_recipe_in_the_same_folder_is_refused_by_field(tmp_path: Path, t
 def test_the_best_checkpoint_becomes_the_model(tmp_path: Path, tiny_overrides: list[str]) -> None:
     best = ["regime.score_metric=retrieval_at_10_unseen", "regime.keep_best_n_checkpoints=1"]
     train(tmp_path / "run", [*tiny_overrides, *best])
-    scores = {int(f.stem.removeprefix("step_")): float(f.read_text()) for f in (tmp_path / "run/checkpoints/scores").iterdir()}
+    scores = {
+        int(f.stem.removeprefix("step_")): float(f.read_text()) for f in (tmp_path / "run/checkpoints/scores").iterdir()
+    }
     card = next(iter(yaml.safe_load_all((tmp_path / "run" / "model" / "card.yaml").read_text())))
     assert scores[card["trained_steps"]] == max(scores.values())
 
@@ -152,7 +157,17 @@ def test_a_mistake_is_named_with_its_field(tmp_path: Path, tiny_overrides: list[
 def test_dumped_config_is_yaml_with_every_section(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_training("pre1", dump_config=True, no_rich=True) == 0
     dumped = yaml.safe_load(capsys.readouterr().out)
-    assert {"model", "normalizer", "dataset", "objective", "trainer", "ema", "optimizer", "regime", "validation"} <= dumped.keys()
+    assert {
+        "model",
+        "normalizer",
+        "dataset",
+        "objective",
+        "trainer",
+        "ema",
+        "optimizer",
+        "regime",
+        "validation",
+    } <= dumped.keys()
 
 
 def test_shipped_recipes_name_only_real_fields_and_are_found_by_name() -> None:
@@ -165,5 +180,7 @@ def test_shipped_recipes_name_only_real_fields_and_are_found_by_name() -> None:
 
 def test_metrics_repeat_no_step_after_a_resume(tmp_path: Path) -> None:
     file = tmp_path / "train.jsonl"
-    file.write_text("".join(json.dumps({"Step": s, "Loss": v}) + "\n" for s, v in ((1, 3.0), (2, 2.0), (2, 1.5), (3, 1.0))))
+    file.write_text(
+        "".join(json.dumps({"Step": s, "Loss": v}) + "\n" for s, v in ((1, 3.0), (2, 2.0), (2, 1.5), (3, 1.0)))
+    )
     assert [(e["Step"], e["Loss"]) for e in read_metrics(file)] == [(1, 3.0), (2, 1.5), (3, 1.0)]

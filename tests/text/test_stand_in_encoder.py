@@ -20,7 +20,9 @@ def test_vectors_have_the_width_and_length_asked_for() -> None:
 
 
 def test_another_process_gives_the_same_vectors() -> None:
-    code = "from lexalcm.text.stand_in_encoder import StandInEncoder as E; print(E(32).encode(['a test'])[0, :5].tolist())"
+    code = (
+        "from lexalcm.text.stand_in_encoder import StandInEncoder as E; print(E(32).encode(['a test'])[0, :5].tolist())"
+    )
     runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert runs == {f"{StandInEncoder(32).encode(['a test'])[0, :5].tolist()}\n"}
 
