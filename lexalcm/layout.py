@@ -105,7 +105,8 @@ class DocumentLayout:
     def rows(self, x: Tensor, *, dim: int = 0) -> list[Tensor]:
         """Rearranges a batch tensor into dense rows of documents, padded on the right, for attention.
 
-        :param x: ``[*lead, N, ...]``, or ``[*lead, B, T, ...]`` for a padded layout, where ``lead`` has ``dim`` dimensions.
+        :param x: ``[*lead, N, ...]``, or ``[*lead, B, T, ...]`` for a padded layout, where ``lead`` has ``dim``
+            dimensions.
         :returns: A list of ``[*lead, R, T_bucket, ...]``: documents of like length share a bucket.
         """
         if not self.packed:

@@ -108,7 +108,8 @@ def _card_of_folder(folder: Path) -> AssetCard:
 
 
 def saved_scores(checkpoints: Path) -> list[tuple[float, int]]:
-    """Scores and steps of the complete checkpoints that were scored, the best first; fairseq2 writes higher as better."""
+    """Scores and steps of the complete checkpoints that were scored, the best first; fairseq2 writes higher as
+    better."""
     files = {step: checkpoints / "scores" / f"step_{step}.txt" for step in saved_steps(checkpoints)}
     return sorted(((float(f.read_text()), step) for step, f in files.items() if f.is_file()), reverse=True)
 

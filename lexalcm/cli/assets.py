@@ -1,7 +1,7 @@
 """Lists and shows cards: models, normalizers, datasets, objectives, samplers and any kind that another package adds.
 
-Cards come from packages and from the folders named in FAIRSEQ2_ASSET_DIR and FAIRSEQ2_USER_ASSET_DIR. `show` also takes a
-card file, or the folder of a training run.
+Cards come from packages and from the folders named in FAIRSEQ2_ASSET_DIR and FAIRSEQ2_USER_ASSET_DIR. `show` also takes
+a card file, or the folder of a training run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Lists the assets in fairseq2's own store, by the place they come from: what `python -m fairseq2.assets list` prints."""
+"""Lists the assets in fairseq2's own store, by the place they come from: what `python -m fairseq2.assets list`
+prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shows the card of one asset in fairseq2's own store, its base cards included: what `python -m fairseq2.assets show` prints."""
+"""Shows the card of one asset in fairseq2's own store, its base cards included: what `python -m fairseq2.assets show`
+prints."""
 
 from __future__ import annotations
 

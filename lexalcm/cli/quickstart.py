@@ -1,5 +1,5 @@
-"""Shows the whole thing at work in a few minutes on two CPU cores: makes the demo corpus, trains a small two-tower model on
-it, and prints what was learned, with some continuations as text.
+"""Shows the whole thing at work in a few minutes on two CPU cores: makes the demo corpus, trains a small two-tower
+model on it, and prints what was learned, with some continuations as text.
 """
 
 from __future__ import annotations

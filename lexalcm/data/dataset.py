@@ -144,7 +144,8 @@ class ConceptParquetDataset:
         )
 
     def documents(self, split: str | None = None) -> Iterator[Document]:
-        """Yields documents in file order: files sorted by relative path, rows as stored, bad ones handled as configured."""
+        """Yields documents in file order: files sorted by relative path, rows as stored, bad ones handled as
+        configured."""
         counter = self.bad_row_counter()
         open_files = OpenFiles()
         for source in self.files(split):
@@ -191,7 +192,8 @@ class ConceptParquetDataset:
 
         :param num_accumulate: Micro-batches of a step.
         :param concept_dim: What the model expects.
-        :param any_rank: Tells whether a flag is true on any rank; needed with several, so that all end an epoch together.
+        :param any_rank: Tells whether a flag is true on any rank; needed with several, so that all end an epoch
+            together.
         :raises DataError: The model expects another width, or a special concept does not fit.
         """
         reading.check()

@@ -85,7 +85,8 @@ class SourceFiles:
 def discover(root: str, embedding_column: str) -> list[DataFile]:
     """Lists the parquet files at ``root``, sorted by relative path.
 
-    Names that begin with ``_`` or ``.`` are markers and unfinished files, and are passed over with all that is below them.
+    Names that begin with ``_`` or ``.`` are markers and unfinished files, and are passed over with all that is below
+    them.
 
     :raises DataError: Nothing is there, or a file cannot be read.
     """

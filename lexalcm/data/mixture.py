@@ -1,7 +1,7 @@
 """Which source gives the next window, and where a batch ends.
 
-Without weights there is one stream. With weights a source is drawn for every window; an epoch ends when the first source
-is exhausted, and the others carry over.
+Without weights there is one stream. With weights a source is drawn for every window; an epoch ends when the first
+source is exhausted, and the others carry over.
 """
 
 from __future__ import annotations

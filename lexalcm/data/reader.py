@@ -1,13 +1,14 @@
 """The data reader of training: batches in an exact, resumable order, made ready in the background.
 
-The reader's state is where its cursors stand after the last batch it *returned*, whatever was made ready beyond. A batch
-is cut from the stream of windows at a cursor, so a resumed run cuts the same batches; load followed by save changes
-nothing. The reader counts its own epochs: fairseq2 saves a checkpoint at an epoch's end after ``reset()`` but before its
-own epoch number advances.
+The reader's state is where its cursors stand after the last batch it *returned*, whatever was made ready beyond. A
+batch is cut from the stream of windows at a cursor, so a resumed run cuts the same batches; load followed by save
+changes nothing. The reader counts its own epochs: fairseq2 saves a checkpoint at an epoch's end after ``reset()`` but
+before its own epoch number advances.
 
-Ranks hold different numbers of concepts, and bad rows show up only when they are read, so no plan made ahead can tell how
-many batches a rank has. Ranks therefore ask each other, once a step, whether any has data left; one that has none hands
-out a batch that weighs nothing, and all end the epoch in the same step. fairseq2's own ways lose data or hang here.
+Ranks hold different numbers of concepts, and bad rows show up only when they are read, so no plan made ahead can tell
+how many batches a rank has. Ranks therefore ask each other, once a step, whether any has data left; one that has none
+hands out a batch that weighs nothing, and all end the epoch in the same step. fairseq2's own ways lose data or hang
+here.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ class SourceConfig:
     """One place with parquet files."""
 
     path: str = ""
-    """A file or directory, local or an fsspec URL. Hive partitions (``split=train/``) and ``Train/``, ``Val/`` are known."""
+    """A file or directory, local or an fsspec URL. Hive partitions (``split=train/``) and ``Train/``, ``Val/`` are
+    known."""
 
     name: str | None = None
     """What the source is called in messages and sample ids; by default the last part of its path."""
@@ -152,8 +153,8 @@ class ReadingConfig:
     """Another order in each epoch; ``false`` keeps that of the files."""
 
     shuffle_window: int = 100_000
-    """How many concepts are read at a time and shuffled together; row groups are shuffled before that. Twice as many are
-    in memory at most."""
+    """How many concepts are read at a time and shuffled together; row groups are shuffled before that. Twice as many
+    are in memory at most."""
 
     seed: int = 1
     """Of the order."""

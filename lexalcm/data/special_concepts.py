@@ -40,8 +40,8 @@ class SpecialConcepts:
 
 
 def load_special_concepts(path: str | Path) -> SpecialConcepts:
-    """Reads a safetensors file: one tensor a name, ``[C]`` or ``[1, C]``. A lone tensor ``embedding``, as LexaLCM publishes
-    them, is called by the file's name.
+    """Reads a safetensors file: one tensor a name, ``[C]`` or ``[1, C]``. A lone tensor ``embedding``, as LexaLCM
+    publishes them, is called by the file's name.
 
     :raises DataError: The file is missing, not safetensors, or holds something else than finite vectors.
     """

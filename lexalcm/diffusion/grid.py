@@ -13,9 +13,9 @@ Spacing = Literal["trailing", "meta_trailing", "leading", "linspace"]
 def inference_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "trailing") -> list[int]:
     """Returns descending timesteps of the schedule.
 
-    ``trailing`` gives as many as are asked for and starts at pure noise (Lin et al. 2023, table 2). The others are those of
-    Meta's release: ``meta_trailing`` steps by a whole number and so gives ``ceil(N / (N // S))`` of them, 50 where 40 are
-    asked of 100.
+    ``trailing`` gives as many as are asked for and starts at pure noise (Lin et al. 2023, table 2). The others are
+    those of Meta's release: ``meta_trailing`` steps by a whole number and so gives ``ceil(N / (N // S))`` of them, 50
+    where 40 are asked of 100.
 
     :raises ConfigError: ``num_steps`` is not between 1 and the number of trained timesteps.
     """

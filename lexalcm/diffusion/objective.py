@@ -1,7 +1,7 @@
 """The training objective: which noise each position gets, and what its error counts.
 
-Shapes: ``*P`` positions of a batch (N packed, B, T padded), C concept_dim, K noise draws a position. With K = 1 the leading
-dimension is left out.
+Shapes: ``*P`` positions of a batch (N packed, B, T padded), C concept_dim, K noise draws a position. With K = 1 the
+leading dimension is left out.
 
 Nothing here waits for the device: no ``.item()``, no boolean indexing, no shape that depends on data.
 """
@@ -32,8 +32,8 @@ class ObjectiveConfig:
     """How often each timestep is drawn."""
 
     weighting: Weighting = "none"
-    """``clamp_snr``: errors are weighed by SNR(t) clamped to ``[min_gamma, max_gamma]``, scaled to average 1 over the drawn
-    timesteps. ``clamp_snr_meta``: scaled to average 1 over each batch, as Meta's release does."""
+    """``clamp_snr``: errors are weighed by SNR(t) clamped to ``[min_gamma, max_gamma]``, scaled to average 1 over the
+    drawn timesteps. ``clamp_snr_meta``: scaled to average 1 over each batch, as Meta's release does."""
 
     min_gamma: float = 0.0
     """Lower clamp of the weights."""
@@ -48,8 +48,8 @@ class ObjectiveConfig:
     """Probability that a position sees no context, which is what guidance needs."""
 
     guidance_drop_rule: DropRule = "bernoulli"
-    """``bernoulli``: each position by itself. ``meta_compatible``: a fixed number of positions, the same in the whole padded
-    batch, never the first."""
+    """``bernoulli``: each position by itself. ``meta_compatible``: a fixed number of positions, the same in the whole
+    padded batch, never the first."""
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""

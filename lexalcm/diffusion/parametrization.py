@@ -1,8 +1,8 @@
 """Clean concept, noise and velocity: each from any other and the noisy concept. The only place that knows them.
 
 With a = alpha-bar, ``noisy = sqrt(a) clean + sqrt(1 - a) noise`` and ``velocity = sqrt(a) noise - sqrt(1 - a) clean``
-(Salimans and Ho 2022). ``alpha_cumprod`` lacks the channel axis of the other arguments. Everything is computed in float32
-at least.
+(Salimans and Ho 2022). ``alpha_cumprod`` lacks the channel axis of the other arguments. Everything is computed in
+float32 at least.
 """
 
 from __future__ import annotations

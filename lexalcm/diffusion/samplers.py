@@ -2,8 +2,8 @@
 
 Shapes: ``...`` positions, C dimensions of a concept. Everything is float32 at least, whatever the model runs in.
 
-A sampler sees predicted *clean* concepts only. With a = alpha-bar of a timestep and b of the next one, each step keeps the
-noise it estimates and lowers its share; the last one has b = 1 and lands on the clean estimate itself.
+A sampler sees predicted *clean* concepts only. With a = alpha-bar of a timestep and b of the next one, each step keeps
+the noise it estimates and lowers its share; the last one has b = 1 and lands on the clean estimate itself.
 """
 
 from __future__ import annotations
@@ -222,9 +222,9 @@ def dpm_solver_2m(
 ) -> Tensor:
     """DPM-Solver++(2M), Lu et al. 2022, algorithm 2, in ratios instead of logarithms.
 
-    With l = log(sqrt(a) / sqrt(1 - a)), the exponential of a step's length h is the quotient of two signal-to-noise ratios;
-    at zero terminal SNR h is infinite and exp(-h) is 0. The first step, the one after an infinite h, and the last are plain
-    first-order ones.
+    With l = log(sqrt(a) / sqrt(1 - a)), the exponential of a step's length h is the quotient of two signal-to-noise
+    ratios; at zero terminal SNR h is infinite and exp(-h) is 0. The first step, the one after an infinite h, and the
+    last are plain first-order ones.
     """
     x = latents
     clean = x

@@ -2,9 +2,9 @@
 
 Shapes: S rows of a table.
 
-Two conventions of timesteps live side by side. LexaLCM-Pre1's ``cosine`` table has ``num_steps + 1`` rows of which row 0 is
-almost clean and never trained, so t runs from 1 to num_steps and its last row is exactly 0. The tables of Meta's release
-have ``num_steps`` rows, all trained, t = 0 .. num_steps - 1. "Pure noise" is the last row in both.
+Two conventions of timesteps live side by side. LexaLCM-Pre1's ``cosine`` table has ``num_steps + 1`` rows of which row
+0 is almost clean and never trained, so t runs from 1 to num_steps and its last row is exactly 0. The tables of Meta's
+release have ``num_steps`` rows, all trained, t = 0 .. num_steps - 1. "Pure noise" is the last row in both.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from lexalcm.errors import ConfigError
 
 
 def energy_score(samples_SNC: Tensor, truth_NC: Tensor) -> Tensor:
-    """Mean distance of the samples to the truth, minus half their mean distance to each other (Gneiting and Raftery 2007).
+    """Mean distance of the samples to the truth, minus half their mean distance to each other (Gneiting and Raftery
+    2007).
 
     Lower is better; only the true distribution minimises it. One sample is a point prediction and scores its distance.
 

@@ -2,8 +2,8 @@
 
 Shapes: S trained timesteps, in ascending order.
 
-A continuous density on (0, 1], where 1 is pure noise, is integrated over each timestep's interval, so that densities with
-a pole at either end stay finite.
+A continuous density on (0, 1], where 1 is pure noise, is integrated over each timestep's interval, so that densities
+with a pole at either end stay finite.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class TimestepDensityConfig:
     """The distribution that training draws timesteps from."""
 
     kind: DensityKind = "uniform"
-    """``uniform``; ``beta``: t/T ~ Beta(a, b), so that a = 1, b = 1/2 is T(1 - u^2) for uniform u, more mass on high noise;
-    ``logit_normal``: t/T = sigmoid(mean + std z); ``meta_beta``: the beta density read off at t/T, as Meta's release does."""
+    """``uniform``; ``beta``: t/T ~ Beta(a, b), so that a = 1, b = 1/2 is T(1 - u^2) for uniform u, more mass on high
+    noise; ``logit_normal``: t/T = sigmoid(mean + std z); ``meta_beta``: the beta density read off at t/T, as Meta's
+    release does."""
 
     a: float = 1.0
     """First parameter of the beta densities; above 1 moves mass away from low noise."""

@@ -1,9 +1,9 @@
 """A small grammar of stories in English and Japanese, with an order that a model can learn.
 
-Each story follows one script: its events come in a fixed order, some may be left out, some come in one of two variants. A
-hero, a place and an object are drawn once and stay. So a sentence tells which script it is, where in it, and who and where:
-the next sentence is mostly, not wholly, determined, and differs from the one before it in most of its words. The words are
-in ``demo_grammar.yaml``.
+Each story follows one script: its events come in a fixed order, some may be left out, some come in one of two variants.
+A hero, a place and an object are drawn once and stay. So a sentence tells which script it is, where in it, and who and
+where: the next sentence is mostly, not wholly, determined, and differs from the one before it in most of its words. The
+words are in ``demo_grammar.yaml``.
 """
 
 from __future__ import annotations

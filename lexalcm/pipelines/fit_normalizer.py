@@ -58,8 +58,8 @@ def fit(chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_ro
     ``standard`` is mean and population standard deviation, accumulated in float64. ``robust`` is the median and 0.7413
     times the interquartile range, exact for a corpus that fits 128 MiB of float32 and from a sketch beyond that.
 
-    A dimension is *dead*, and gets scale 1, when its spread is at most 1e-3 of the 90th percentile of all spreads, or at
-    most 4 rounding steps of the stored type at its center: dividing by it would blow rounding noise up.
+    A dimension is *dead*, and gets scale 1, when its spread is at most 1e-3 of the 90th percentile of all spreads, or
+    at most 4 rounding steps of the stored type at its center: dividing by it would blow rounding noise up.
 
     :param chunks: Arrays ``[n, C]`` of any float type.
     :param buffer_rows: Rows that ``robust`` keeps before it sketches.

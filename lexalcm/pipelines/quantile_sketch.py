@@ -72,8 +72,8 @@ class QuantileSketch:
         """Quantiles with linear interpolation between neighbouring rows, as ``numpy.quantile`` has them.
 
         :param shares: Each from 0 to 1.
-        :returns: Values and the largest error each can have, both float64 ``[len(shares), C]``. The error is 0 while the
-            sketch is exact, and infinite for a quantile beyond the outermost bins.
+        :returns: Values and the largest error each can have, both float64 ``[len(shares), C]``. The error is 0 while
+            the sketch is exact, and infinite for a quantile beyond the outermost bins.
         """
         if self.num_rows == 0:
             raise ValueError("a sketch that has seen no row has no quantiles.")

@@ -1,8 +1,8 @@
 """Checkpoint files that can be read without running what is in them.
 
-fairseq2 writes trainer, optimizer and reader states in a form that only unrestricted unpickling reads, and reads them so on
-resume: whoever can write into a run's folder could run code. These write all states in the restricted form and read nothing
-else.
+fairseq2 writes trainer, optimizer and reader states in a form that only unrestricted unpickling reads, and reads them
+so on resume: whoever can write into a run's folder could run code. These write all states in the restricted form and
+read nothing else.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class RestrictedLoader(TensorFileLoader):
     def load(self, file: Path, options: TensorFileLoadOptions | None = None) -> dict[str, object]:
         location = None if options is None else options.map_location
         try:
-            return torch.load(file, location, weights_only=True, mmap=options is not None and options.mmap)  # type: ignore[arg-type]
+            mmap = options is not None and options.mmap
+            return torch.load(file, location, weights_only=True, mmap=mmap)  # type: ignore[arg-type]
         except (RuntimeError, EOFError, UnpicklingError) as ex:
             raise CorruptFileError(file) from ex

@@ -8,7 +8,8 @@ from typing import Any
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
-    """Reads a ``metrics/*.jsonl`` file, one entry a step: after a resume steps stand there twice, and the last line counts."""
+    """Reads a ``metrics/*.jsonl`` file, one entry a step: after a resume steps stand there twice, and the last line
+    counts."""
     by_step: dict[int, dict[str, Any]] = {}
     if file.is_file():
         for line in file.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,5 @@
-"""The sanity check before a long run: build everything, step on two real batches, validate on one, say what was found."""
+"""The sanity check before a long run: build everything, step on two real batches, validate on one, say what was
+found."""
 
 from __future__ import annotations
 

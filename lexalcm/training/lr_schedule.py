@@ -1,4 +1,5 @@
-"""A learning-rate schedule whose warm-up is a share of the run: right for any number of steps, and for longer reruns."""
+"""A learning-rate schedule whose warm-up is a share of the run: right for any number of steps, and for longer
+reruns."""
 
 from __future__ import annotations
 
@@ -62,8 +63,8 @@ def rate_at(step: int, num_steps: int, config: WarmupShareConfig) -> float:
 class WarmupShareLR(AbstractLRScheduler):
     """Applies :func:`rate_at`.
 
-    A checkpoint holds only how far the scheduler has come, not the run's length: a run resumed with a larger ``num_steps``
-    follows the longer schedule from there.
+    A checkpoint holds only how far the scheduler has come, not the run's length: a run resumed with a larger
+    ``num_steps`` follows the longer schedule from there.
     """
 
     def __init__(self, optimizer: Optimizer, config: WarmupShareConfig, num_steps: int) -> None:

@@ -3,7 +3,8 @@
 Shapes: N concepts (``*P``: N, or B, T), C concept_dim, F features = (number of preceding concepts + 1) * C.
 
 Sentences follow one another almost linearly: ridge regression on the last four and the mean of all is hard to beat on a
-small corpus, and a network spends its first epochs finding it. The path starts at zero, so a model begins as without it.
+small corpus, and a network spends its first epochs finding it. The path starts at zero, so a model begins as without
+it.
 """
 
 from __future__ import annotations

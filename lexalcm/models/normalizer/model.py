@@ -42,7 +42,8 @@ class ConceptNormalizer(Module):
             self.register_buffer("clip_max", torch.ones(dim, dtype=torch.float32))
 
     def reset_parameters(self) -> None:
-        """Makes the normalizer the identity again; fairseq2 calls this when it fills a model made on the meta device."""
+        """Makes the normalizer the identity again; fairseq2 calls this when it fills a model made on the meta
+        device."""
         self.center.zero_()
         self.scale.fill_(1.0)
         if self.with_clipping:

@@ -109,7 +109,8 @@ def from_published(state_dict: Mapping[str, Tensor], config: Pre1Config) -> dict
 def to_published(state_dict: Mapping[str, Tensor], config: Pre1Config) -> dict[str, Tensor]:
     """Renames our state dict to the published layout, ``alpha_bar_schedule`` included.
 
-    :raises CheckpointError: A key is missing or unexpected: the published layout has no place for a linear context path.
+    :raises CheckpointError: A key is missing or unexpected: the published layout has no place for a linear context
+        path.
     """
     renamed, joined = _renamed(config), _joined(config)
     wanted = [ours for ours, _ in renamed] + [name for pair, _ in joined for name in pair]
