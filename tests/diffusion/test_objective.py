@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from lexalcm.diffusion.objective import Objective, ObjectiveConfig
+from lexalcm.diffusion.parametrization import PredictionType, add_noise, clean_to_noise, clean_to_velocity
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from lexalcm.diffusion.timestep_density import TimestepDensityConfig, timestep_probabilities
+from lexalcm.diffusion.timestep_density import TimestepDensityConfig
 from lexalcm.errors import ConfigError
 
 SCHEDULE = NoiseSchedule(ScheduleConfig(num_steps=20))
@@ -16,33 +18,6 @@ CPU = torch.device("cpu")
 
 def objective(**fields: object) -> Objective:
     return Objective(ObjectiveConfig(**fields), SCHEDULE)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("density", "draw"),
-    [
-        (TimestepDensityConfig(), lambda n: torch.rand(n)),
-        (TimestepDensityConfig(kind="beta", a=1.0, b=0.5), lambda n: 1 - torch.rand(n) ** 2),
-        (TimestepDensityConfig(kind="beta", a=0.7, b=0.4), lambda n: torch.distributions.Beta(0.7, 0.4).sample((n,))),
-        (TimestepDensityConfig(kind="beta", a=3.0, b=2.0), lambda n: torch.distributions.Beta(3.0, 2.0).sample((n,))),
-        (
-            TimestepDensityConfig(kind="logit_normal", mean=0.5, std=1.2),
-            lambda n: torch.sigmoid(0.5 + 1.2 * torch.randn(n)),
-        ),
-    ],
-    ids=["uniform", "high-noise", "beta-poles", "beta-hill", "logit-normal"],
-)
-def test_probabilities_are_the_density_over_each_interval(density: TimestepDensityConfig, draw) -> None:
-    torch.manual_seed(0)
-    count = 400_000
-    share = torch.histc(draw(count), bins=20, min=0, max=1) / count
-    torch.testing.assert_close(timestep_probabilities(density, 20).float(), share, rtol=0, atol=4e-3)
-
-
-def test_high_noise_density_has_its_closed_form() -> None:
-    edges = torch.arange(21, dtype=torch.float64) / 20
-    expected = (1 - (1 - edges).sqrt()).diff()
-    torch.testing.assert_close(timestep_probabilities(TimestepDensityConfig(kind="beta", a=1, b=0.5), 20), expected)
 
 
 def test_drawn_timesteps_follow_the_probabilities_and_span_the_trained_ones() -> None:
@@ -94,6 +69,17 @@ def test_clamped_snr_weights_average_one_over_the_drawn_timesteps() -> None:
     torch.testing.assert_close(weights.double() / weights.sum(), snr / snr.sum(), rtol=1e-5, atol=1e-7)
 
 
+def test_batch_normalised_weights_average_one_over_the_targets_of_a_batch() -> None:
+    one = objective(weighting="clamp_snr_meta", max_gamma=4.0, min_gamma=0.1)
+    timesteps, targets = torch.tensor([1, 5, 12, 20]), torch.tensor([True, False, True, True])
+    gamma = SCHEDULE.snr()[timesteps].clamp(0.1, 4.0)[targets]
+    for n, expected in zip((0, 2, 3), gamma / gamma.mean()):
+        at_one = torch.zeros(4, 1)
+        at_one[n] = 1.0
+        found = one.loss(at_one, torch.zeros(4, 1), timesteps, targets).loss_sum
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_batch_normalised_weights_are_zero_and_finite_when_all_drew_pure_noise() -> None:
     one = objective(weighting="clamp_snr_meta")
     terms = one.loss(torch.ones(3, 1), torch.zeros(3, 1), torch.tensor([20, 20, 20]), torch.ones(3, dtype=torch.bool))
@@ -101,11 +87,74 @@ def test_batch_normalised_weights_are_zero_and_finite_when_all_drew_pure_noise()
 
 
 def test_the_loss_is_float32_under_autocast() -> None:
+    predicted, clean = torch.randn(4, 3).bfloat16(), torch.randn(4, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = objective().loss(
-            torch.randn(4, 3).bfloat16(), torch.randn(4, 3), torch.ones(4).long(), torch.ones(4).bool()
-        )
-    assert terms.loss_sum.dtype == torch.float32
+        terms = objective().loss(predicted, clean, torch.ones(4).long(), torch.ones(4).bool())
+    assert terms.loss_sum.dtype == terms.squared_error.dtype == torch.float32
+    torch.testing.assert_close(terms.loss_sum, (predicted.float() - clean).square().mean(-1).sum())
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_loss_is_that_of_the_predicted_quantity(kind: PredictionType) -> None:
+    schedule = NoiseSchedule(ScheduleConfig(kind="linear", num_steps=20, beta_end=0.3))
+    clean, noise, guess = torch.randn(3, 40, 5)
+    timesteps = torch.randint(0, 20, (40,))
+    alpha = schedule.alpha_cumprod(timesteps)
+    noisy = add_noise(clean, noise, alpha)
+    convert = clean_to_noise if kind == "epsilon" else clean_to_velocity
+    expected = (convert(guess, noisy, alpha) - convert(clean, noisy, alpha)).square().mean(-1).sum()
+    terms = Objective(ObjectiveConfig(), schedule, kind).loss(guess, clean, timesteps, torch.ones(40).bool())
+    torch.testing.assert_close(terms.loss_sum, expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(terms.squared_error, (guess - clean).square().mean(-1))
+
+
+@pytest.mark.parametrize("weighting", ["none", "clamp_snr", "clamp_snr_meta"])
+def test_a_packed_and_a_padded_batch_have_one_loss(weighting: str) -> None:
+    one = objective(weighting=weighting, noise_draws=2)
+    predicted, clean = torch.randn(2, 2, 4, 3), torch.randn(2, 4, 3)
+    timesteps = torch.randint(1, 21, (2, 2, 4))
+    real = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    padded = one.loss(predicted, clean, timesteps, real)
+    packed = one.loss(predicted[:, real], clean[real], timesteps[:, real], torch.ones(6).bool())
+    torch.testing.assert_close(padded.loss_sum, packed.loss_sum)
+
+
+def test_gradients_reach_target_positions_alone() -> None:
+    predicted = torch.randn(4, 3, requires_grad=True)
+    targets = torch.tensor([True, False, True, False])
+    terms = objective(weighting="clamp_snr").loss(predicted, torch.zeros(4, 3), torch.full((4,), 10), targets)
+    terms.loss_sum.backward()
+    assert predicted.grad is not None and not terms.squared_error.requires_grad
+    assert torch.equal(predicted.grad.abs().sum(-1) > 0, targets)
+
+
+def test_validation_in_inference_mode_does_not_spoil_the_tables_for_training() -> None:
+    schedule = NoiseSchedule(ScheduleConfig(num_steps=20))
+    one = Objective(ObjectiveConfig(weighting="clamp_snr_meta"), schedule)
+
+    def step(predicted: Tensor) -> Tensor:
+        draw = one.draw(torch.Size((4,)), 3, device=CPU)
+        noisy = add_noise(predicted, draw.noise, schedule.alpha_cumprod(draw.timesteps))
+        return one.loss(noisy, torch.zeros(4, 3), draw.timesteps, torch.ones(4).bool()).loss_sum
+
+    with torch.inference_mode():
+        step(torch.randn(4, 3))
+    predicted = torch.randn(4, 3, requires_grad=True)
+    step(predicted).backward()
+    assert predicted.grad is not None
+
+
+def test_one_seed_gives_one_draw() -> None:
+    first, second = (
+        objective(noise_draws=2).draw(torch.Size((5,)), 3, device=CPU, generator=torch.Generator().manual_seed(7))
+        for _ in range(2)
+    )
+    assert torch.equal(first.timesteps, second.timesteps) and torch.equal(first.noise, second.noise)
+    assert first.dropped is not None and second.dropped is not None and torch.equal(first.dropped, second.dropped)
+
+
+def test_nothing_is_dropped_where_guidance_is_not_trained() -> None:
+    assert objective(guidance_dropout=0.0).draw(torch.Size((5,)), 3, device=CPU).dropped is None
 
 
 def test_combinations_that_cannot_work_are_refused() -> None:
@@ -117,6 +166,8 @@ def test_combinations_that_cannot_work_are_refused() -> None:
         ({"noise_draws": 0}, "noise_draws"),
         ({"guidance_dropout": 1.0}, "guidance_dropout"),
         ({"min_gamma": 6.0}, "min_gamma"),
+        ({"max_gamma": 0.0}, "max_gamma"),
+        ({"guidance_drop_rule": "meta"}, "guidance_drop_rule"),
         ({"weighting": "snr"}, "weighting"),
         ({"timestep_density": TimestepDensityConfig(kind="meta_beta", b=0.5)}, "meta_beta"),
     ):

@@ -18,6 +18,7 @@ from lexalcm.diffusion.parametrization import (
 )
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 
+torch.manual_seed(0)
 ALPHA = NoiseSchedule(ScheduleConfig()).table[1:-1]
 CLEAN, NOISE = torch.randn(2, len(ALPHA), 16, dtype=torch.float64)
 NOISY = add_noise(CLEAN, NOISE, ALPHA)
@@ -55,6 +56,21 @@ def test_the_loss_weight_turns_an_error_of_the_clean_concept_into_that_of_the_pr
     guess = CLEAN + 0.1 * torch.randn_like(CLEAN)
     own = (convert(guess, NOISY, ALPHA) - convert(CLEAN, NOISY, ALPHA)).square().mean(-1)
     torch.testing.assert_close(loss_weight(ALPHA, kind) * (guess - CLEAN).square().mean(-1), own)
+
+
+@pytest.mark.parametrize(("kind", "form"), [("sample", "direct"), ("v_prediction", "direct"), ("sample", "residual")])
+def test_at_pure_noise_the_clean_concept_is_still_told_by_the_output(kind: str, form: str) -> None:
+    clean, noise = CLEAN[:1], NOISE[:1]
+    alpha = torch.zeros(1, dtype=torch.float64)
+    noisy = add_noise(clean, noise, alpha)
+    assert torch.equal(noisy, noise)
+    output = clean_to_velocity(clean, noisy, alpha) if kind == "v_prediction" else clean
+    assert torch.equal(to_clean(output, noisy, alpha, kind, form), clean)  # type: ignore[arg-type]
+
+
+def test_several_noisy_versions_of_one_concept_need_no_copies_of_it() -> None:
+    noise = torch.randn(3, *CLEAN.shape, dtype=torch.float64)
+    torch.testing.assert_close(add_noise(CLEAN, noise, ALPHA.expand(3, -1))[1], add_noise(CLEAN, noise[1], ALPHA))
 
 
 def test_half_precision_comes_out_as_float32() -> None:
