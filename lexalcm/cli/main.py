@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done. 1: the run failed. 2: something the user can mend. 130: interrupted.
     """
     words, debug = _take_debug(sys.argv[1:] if argv is None else argv)
+    # Where in our code a warning about the user's data was raised tells the user nothing.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         return _dispatch(words, debug=debug)
     except KeyboardInterrupt:

@@ -63,7 +63,7 @@ def check_schema(file: DataFile, source: SourceConfig, concept_dim: int | None) 
     for column, field in _named_columns(source):
         if column not in names:
             raise DataError(
-                f"{file.path} has no column `{column}`, which `{field}` names.{near_match(column, names)}\n"
+                f"{file.path} has no column `{column}`, which `{field}` names.{_like(column, names)}\n"
                 f"Columns: {', '.join(names)}."
             )
     for column in {c for c, _ in _named_columns(source)} | {f.column for f in _file_filters(file, source)}:
@@ -154,6 +154,11 @@ def _named_columns(source: SourceConfig) -> list[tuple[str, str]]:
     pairs = [(source.embedding_column, "embedding_column"), (source.text_column, "text_column")]
     pairs.append((source.id_column, "id_column"))
     return [(column, field) for column, field in pairs if column is not None]
+
+
+def _like(column: str, names: list[str]) -> str:
+    other_case = [name for name in names if name.lower() == column.lower()]
+    return f' Did you mean "{other_case[0]}"?' if other_case else near_match(column, names)
 
 
 def _check_id_type(kind: pa.DataType, *, file: str, column: str) -> None:

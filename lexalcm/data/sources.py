@@ -230,5 +230,5 @@ def _filters(value: object, field: str) -> list[FilterConfig]:
             f"Filters are data; text is never evaluated."
         )
     for row_filter in value:
-        row_filter.validate()
+        row_filter.check()
     return value

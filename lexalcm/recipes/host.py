@@ -8,6 +8,7 @@ here, in their order. Names with an underscore are fairseq2's private ones: this
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Final, TypeVar
@@ -121,6 +122,17 @@ class RecipeHost:
         :param record: Write ``config.yaml`` and log files into ``output_dir``.
         """
         self._config, self._output_dir, self._checkpoint_dir = config, output_dir, checkpoint_dir
+        logger = logging.getLogger("fairseq2")
+        level = logger.level
+        if not record:
+            # A dry run prints what it finds; the log of a real run, the whole model among it, would bury that.
+            logger.setLevel(logging.WARNING)
+        try:
+            self._run(record)
+        finally:
+            logger.setLevel(level)
+
+    def _run(self, record: bool) -> None:
         container = self._container
         with _swap_default_resolver(container):
             container.resolve(_ClusterPreparer).prepare()
