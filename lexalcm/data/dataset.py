@@ -91,7 +91,7 @@ class ConceptParquetDataset:
                 for group, rows in enumerate(file.rows):
                     if rows == 0:
                         continue
-                    table = files.read_part(file, group, [column], 0, min(rows, _PEEKED_ROWS))
+                    table = files.read_part(file, group, [column], 0, min(rows, _PEEKED_ROWS), step=_PEEKED_ROWS)
                     chunks = [decode_vectors(chunk, 1) for chunk in table.column(column).chunks]
                     widths = np.concatenate([c.widths[~c.null_vectors] for c in chunks if c.widths is not None])
                     if len(widths):
@@ -120,6 +120,11 @@ class ConceptParquetDataset:
             chosen.append(SourceFiles(source.config, files))
         if not any(s.files for s in chosen):
             paths = ", ".join(s.config.path for s in self._sources)
+            if any(s.files for s in self._sources) and split is None and all(s.config.split is None for s in self._sources):
+                columns = {f.column for s in self._sources for f in s.config.filters}
+                raise DataError(
+                    f"The dataset {paths} has no file that its `filters` on {', '.join(sorted(columns))} let pass."
+                )
             found = f"splits found: {', '.join(self.splits)}" if self.splits else "its paths name no splits"
             fix = "Name one of them" if self.splits else "Lay files out as split=train/ and split=validation/"
             raise DataError(
@@ -202,8 +207,12 @@ class ConceptParquetDataset:
                 f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is {concept_dim}.\n"
                 f"Set --config model.config_overrides.concept_dim={self.concept_dim}"
             )
+        sources = self.files(split)
+        for source in sources:
+            if not source.files:
+                log.warning("Data - the source {} has no files for the split {}.", source.config.path, split)
         return ConceptReader(
-            self.files(split),
+            sources,
             self.concept_dim,
             self.bad_row_counter(),
             reading,

@@ -46,9 +46,10 @@ class OpenFiles:
             raise damaged(file, groups[0], f"it holds {table.num_rows} rows, but the footer says {expected}")
         return table
 
-    def read_part(self, file: DataFile, group: int, columns: list[str], start: int, stop: int) -> pa.Table:
+    def read_part(self, file: DataFile, group: int, columns: list[str], start: int, stop: int, *, step: int) -> pa.Table:
         """Reads rows ``start`` to ``stop`` of a row group; fast where an earlier part ended at ``start``.
 
+        :param step: Rows to decode at a time.
         :raises DataError: The file is damaged.
         """
         key = (file.path, group, tuple(columns))
@@ -56,7 +57,7 @@ class OpenFiles:
             part = self._parts.pop(key, None)
         try:
             if part is None or part.position > start:
-                part = _PartReader(open_parquet(file), group, columns, batch_rows=stop - start)
+                part = _PartReader(open_parquet(file), group, columns, step=step)
             table = part.read(start, stop)
         except ARROW_ERRORS as ex:
             raise damaged(file, group, ex) from None
@@ -88,9 +89,9 @@ class OpenFiles:
 class _PartReader:
     """Walks through one row group."""
 
-    def __init__(self, parquet: pq.ParquetFile, group: int, columns: list[str], *, batch_rows: int) -> None:
+    def __init__(self, parquet: pq.ParquetFile, group: int, columns: list[str], *, step: int) -> None:
         self._batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
-            batch_size=batch_rows, row_groups=[group], columns=columns, use_threads=False
+            batch_size=step, row_groups=[group], columns=columns, use_threads=False
         )
         self._rest: pa.RecordBatch | None = None
         self.position = 0

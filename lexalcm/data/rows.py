@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +30,10 @@ from lexalcm.data.sources import SourceConfig
 from lexalcm.data.validate import BadRowCounter, bad_rows, whole_chunk_has_other_width
 from lexalcm.data.watch import Watch
 from lexalcm.errors import DataError, near_match
+
+_LARGE_COMPONENTS: Final = 1 << 25
+_STEP_COMPONENTS: Final = 1 << 22
+"""Arrow decodes a large row group faster, and in a fraction of the memory, a few thousand vectors at a time."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,12 @@ def read_unit(
     columns = list(dict.fromkeys(wanted))
     groups = range(unit.first_group, unit.last_group + 1)
     whole = unit.start == 0 and unit.stop == sum(file.rows[g] for g in groups)
-    if whole:
+    if len(groups) > 1 or (whole and unit.components <= _LARGE_COMPONENTS):
         table = files.read_groups(file, groups, columns)
     else:
-        table = files.read_part(file, unit.first_group, columns, unit.start, unit.stop)
+        table = files.read_part(
+            file, unit.first_group, columns, unit.start, unit.stop, step=_rows_at_a_time(unit)
+        )
     passed = row_mask(filters, table, file=file.path) if filters else None
     first_in_file = file.first_rows[unit.first_group] + unit.start
     done = 0
@@ -139,6 +146,10 @@ def read_unit(
             chunk_rows,
         )
         done += count
+
+
+def _rows_at_a_time(unit: Unit) -> int:
+    return max(1, (unit.stop - unit.start) * _STEP_COMPONENTS // max(unit.components, 1))
 
 
 def _decode(

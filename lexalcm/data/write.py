@@ -48,7 +48,7 @@ def write_documents(
     """Writes one file, aside and then renamed, and returns the number of documents.
 
     :param concepts_per_row_group: What a reader decodes at a time; large vectors lower it.
-    :raises DataError: A document's sentences and vectors do not match, or there is none.
+    :raises DataError: A document's sentences and vectors do not match, a component overflows ``dtype``, or there is no document.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,9 +96,13 @@ def _table(group: list[NewDocument], dtype: str, embedding_column: str, text_col
     lengths = [len(d.concepts) for d in group]
     width = group[0].concepts.shape[1]
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    components = np.concatenate([d.concepts for d in group]).astype(dtype).reshape(-1)
+    given = np.concatenate([d.concepts for d in group])
+    with np.errstate(over="ignore"):
+        components = given.astype(dtype)
+    if (np.isinf(components) & np.isfinite(given)).any():
+        raise DataError(f"A document has a vector with a component too large for {dtype}.")
     leaf = pa.float16() if dtype == "float16" else pa.float32()
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(components, leaf), width)
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(components.reshape(-1), leaf), width)
     columns: dict[str, pa.Array] = {
         name: pa.array([d.columns[name] for d in group], pa.string()) for name in group[0].columns
     }

@@ -295,10 +295,10 @@ config = ConceptParquetConfig(path={dataset.config.path!r})
 reader = ConceptParquetDataset(config).create_reader(None, ReadingConfig(concepts_per_batch=24, max_seq_len=16))
 print([name for (batch,) in reader for name in batch.ids.names()])
 """
-    runs = {
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONHASHSEED": seed}
-        ).stdout
-        for seed in ("1", "2")
-    }
+    runs = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, (done.returncode, done.stderr)
+        runs.add(done.stdout)
     assert len(runs) == 1 and "a.parquet" in runs.pop()

@@ -1,0 +1,126 @@
+"""Row filters are data: they compare, and nothing else."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lexalcm.data.filters import FilterConfig, passes_partitions
+from lexalcm.errors import ConfigError, DataError
+from tests.data.numbered import fixed, nested, open_dataset, stands_right, write_table
+
+HOSTILE = "__import__('pathlib').Path('owned').touch()"
+
+
+def kept(folder: Path, column: str, operator: str, value: Any = None) -> list[int]:
+    dataset = open_dataset(folder, filters=[FilterConfig(column=column, operator=operator, value=value)])
+    documents = list(dataset.documents())
+    assert all(stands_right(d) for d in documents)
+    return [d.row for d in documents]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    days = [datetime.date(2024, 1, d) for d in range(1, 7)]
+    return write_table(
+        tmp_path / "d",
+        pa.array(nested(), fixed(pa.float32())),
+        lang=pa.array(["en", "ja", None, "en", "de", "ja"]).dictionary_encode(),
+        score=[1.0, 2.0, 3.0, None, 5.0, 6.0],
+        day=days,
+    )
+
+
+@pytest.mark.parametrize(
+    "column, operator, value, rows",
+    [
+        ("lang", "==", "en", [0, 3]),
+        ("lang", "!=", "en", [1, 4, 5]),
+        ("lang", "in", ["ja", "de"], [1, 4, 5]),
+        ("lang", "not in", ["ja", "de"], [0, 3]),
+        ("lang", "is null", None, [2]),
+        ("lang", "is not null", None, [0, 1, 3, 4, 5]),
+        ("score", "<", 3, [0, 1]),
+        ("score", "<=", 3.0, [0, 1, 2]),
+        ("score", ">", 3, [4, 5]),
+        ("score", ">=", 3, [2, 4, 5]),
+        ("day", ">=", "2024-01-05", [4, 5]),
+        ("lang", "==", HOSTILE, []),
+    ],
+)
+def test_rows_pass_by_comparison(folder: Path, column: str, operator: str, value: Any, rows: list[int]) -> None:
+    assert kept(folder, column, operator, value) == rows
+
+
+def test_several_filters_must_all_pass(folder: Path) -> None:
+    filters = [FilterConfig(column="lang", value="ja"), FilterConfig(column="score", operator=">", value=2)]
+    assert [d.row for d in open_dataset(folder, filters=filters).documents()] == [5]
+
+
+def test_a_bad_row_that_a_filter_leaves_out_is_no_error(tmp_path: Path) -> None:
+    documents = nested()
+    documents[1] = None
+    folder = write_table(tmp_path, pa.array(documents, fixed(pa.float32())), lang=["en", "ja", "en", "en", "en", "en"])
+    assert kept(folder, "lang", "==", "en") == [0, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "operator, value, passes",
+    [("==", "04", True), ("==", 4, False), ("in", ["04", "05"], True), ("not in", ["04"], False), ("is null", None, False), (">", "03", True)],
+)
+def test_partition_values_are_text(operator: str, value: Any, passes: bool) -> None:
+    filters = [FilterConfig(column="month", operator=operator, value=value)]
+    assert passes_partitions(filters, {"month": "04", "lang": None}) is passes
+
+
+def test_a_number_selects_the_partition_that_is_written_alike() -> None:
+    assert passes_partitions([FilterConfig(column="year", value=2024)], {"year": "2024"})
+
+
+def test_the_null_partition_passes_null_tests_alone() -> None:
+    assert passes_partitions([FilterConfig(column="lang", operator="is null")], {"lang": None})
+    assert not passes_partitions([FilterConfig(column="lang", operator="!=", value="en")], {"lang": None})
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"column": "lang", "operator": "="}, "not a known operator"),
+        ({"column": "lang", "operator": "eval", "value": "1"}, "not a known operator"),
+        ({"column": "lang", "operator": "in", "value": "en"}, "needs a list"),
+        ({"column": "lang", "operator": "==", "value": ["en"]}, "needs one value"),
+        ({"column": "lang", "operator": "=="}, "is null"),
+        ({"column": ""}, "name of a column"),
+    ],
+)
+def test_a_filter_that_means_nothing_is_refused(folder: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_dataset(folder, filters=[FilterConfig(**fields)])
+
+
+def test_text_where_a_list_of_filters_belongs_is_refused_and_not_run(folder: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(folder)
+    with pytest.raises(ConfigError, match="never evaluated"):
+        open_dataset(folder, filters=HOSTILE)
+    assert not Path("owned").exists()
+
+
+def test_an_unknown_column_is_an_error_with_the_near_match(folder: Path) -> None:
+    with pytest.raises(DataError, match=r'no column `langs`.*Did you mean "lang"'):
+        open_dataset(folder, filters=[FilterConfig(column="langs", value="en")])
+
+
+@pytest.mark.parametrize("column, value", [("score", "much"), ("lang", 3), ("lang", 10**30), ("text_sentences", "x")])
+def test_values_that_cannot_be_compared_are_an_error(folder: Path, column: str, value: Any) -> None:
+    with pytest.raises(DataError, match=f"filter on `{column}`"):
+        kept(folder, column, "==", value)
+
+
+def test_filters_that_leave_no_file_are_an_error(tmp_path: Path) -> None:
+    write_table(tmp_path / "lang=en", pa.array(nested(), fixed(pa.float32())))
+    with pytest.raises(DataError, match=r"no file that its `filters` on lang let pass"):
+        list(open_dataset(tmp_path, filters=[FilterConfig(column="lang", value="fr")]).documents())

@@ -1,0 +1,61 @@
+"""Special concepts: from files of one vector and of many."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lexalcm.data.special_concepts import load_special_concepts
+from lexalcm.errors import DataError
+
+PUBLISHED = Path(__file__).parents[3] / "shared" / "special_concepts"
+
+
+def test_named_vectors_are_found_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    save_file({"start": np.ones(4, np.float32), "end": np.full((1, 4), 2, np.float16)}, path)
+    special = load_special_concepts(path)
+    assert special.names == ["end", "start"]
+    assert special.get("end", 4).tolist() == [2.0] * 4 and special.get("end", 4).dtype == np.float32
+
+
+def test_a_lone_embedding_is_called_like_its_file(tmp_path: Path) -> None:
+    save_file({"embedding": np.ones((1, 4), np.float32)}, tmp_path / "StartOfText.safetensors")
+    assert load_special_concepts(tmp_path / "StartOfText.safetensors").names == ["StartOfText"]
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"no {PUBLISHED}")
+def test_the_published_ones_load() -> None:
+    vector = load_special_concepts(PUBLISHED / "EndOfText.safetensors").get("EndOfText", 1024)
+    assert float(np.linalg.norm(vector)) == pytest.approx(0.207587, abs=1e-5)
+
+
+def test_an_unknown_name_offers_the_near_match_and_another_width_says_both(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    save_file({"start": np.ones(4, np.float32)}, path)
+    with pytest.raises(DataError, match='Did you mean "start"'):
+        load_special_concepts(path).get("strat", 4)
+    with pytest.raises(DataError, match="4 wide.*8 wide"):
+        load_special_concepts(path).get("start", 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"<html></html>", b"\x80\x04K\x01."])
+def test_another_kind_of_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "s.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match="not a safetensors file"):
+        load_special_concepts(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.ones((2, 4), np.float32), np.full(4, np.nan, np.float32)])
+def test_a_tensor_that_is_no_finite_vector_is_refused(value: np.ndarray, tmp_path: Path) -> None:
+    save_file({"start": value}, tmp_path / "s.safetensors")
+    with pytest.raises(DataError, match="`start` must be one finite vector"):
+        load_special_concepts(tmp_path / "s.safetensors")
+
+
+def test_a_missing_file_is_named_with_its_place(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"do not exist \(looked at /"):
+        load_special_concepts(tmp_path / "s.safetensors")

@@ -1,0 +1,49 @@
+"""Writing Meta-format parquet that reads back the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lexalcm.data.write import NewDocument, write_documents
+from lexalcm.errors import DataError
+from tests.data.numbered import LENGTHS, open_dataset, stands_right, texts, vectors
+
+DOCUMENTS = [NewDocument(t, vectors(i, len(t)), {"id": str(i)}) for i, t in enumerate(texts())]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_written_reads_back(dtype: str, tmp_path: Path) -> None:
+    assert write_documents(tmp_path / "p.parquet", DOCUMENTS, dtype=dtype) == len(LENGTHS)  # type: ignore[arg-type]
+    documents = list(open_dataset(tmp_path, text_column="text_sentences", id_column="id").documents())
+    assert all(stands_right(d) for d in documents) and {d.concepts.dtype.name for d in documents} == {dtype}
+    assert [d.sentences for d in documents] == texts()
+
+
+def test_row_groups_are_bounded_in_concepts(tmp_path: Path) -> None:
+    write_documents(tmp_path / "p.parquet", DOCUMENTS, concepts_per_row_group=5)
+    metadata = pq.read_metadata(tmp_path / "p.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [2, 2, 1, 1]
+
+
+def test_wide_vectors_make_smaller_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lexalcm.data.write._MOST_COMPONENTS", 20)  # stands for 2^28, which a test cannot fill
+    write_documents(tmp_path / "p.parquet", DOCUMENTS)
+    assert pq.read_metadata(tmp_path / "p.parquet").num_row_groups == 4
+
+
+@pytest.mark.parametrize(
+    "documents, message",
+    [
+        ([], "no document to write"),
+        ([NewDocument(["a"], vectors(0, 2))], "1 sentences but 2 vectors"),
+        ([NewDocument(["a"], np.full((1, 4), 1e6))], "too large for float16"),
+    ],
+)
+def test_what_cannot_be_written_leaves_nothing_behind(documents: list, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        write_documents(tmp_path / "p.parquet", documents)
+    assert list(tmp_path.iterdir()) == []
