@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 def pins() -> dict[str, Version]:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
     for line in lines:
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line), f"{line}: a constraint is `name==version`"
-    return {name: Version(version) for name, version in (line.split("==") for line in lines)}
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*(; python_version (<|>=) \"3\.11\")?", line), line
+    # pyarrow has two lines: the release that reads null vectors in fixed-size lists needs Python 3.11.
+    return {name: Version(version) for name, version in (line.split(";")[0].split("==") for line in lines)}
 
 
 def requirements() -> list[Requirement]:
