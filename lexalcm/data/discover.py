@@ -70,7 +70,7 @@ class DataFile:
     """The row, counted from the start of the file, that each row group begins with."""
 
     components: tuple[int, ...]
-    """Components of all vectors of each row group, as the footer tells; 0 where the embedding column is missing."""
+    """About how many components the vectors of each row group have, text counted in; 0 without the embedding column."""
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,7 @@ def _read_footer(file_system: Any, path: str, relative: str, above: Sequence[str
         schema = metadata.schema.to_arrow_schema()
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         rows = tuple(g.num_rows for g in groups)
-        leaf = _leaf_of(metadata, embedding_column)
-        components = tuple(0 if leaf is None else max(g.column(leaf).num_values, 0) for g in groups)
+        components = _components(schema, embedding_column, groups, size)
     except ARROW_ERRORS as ex:
         reason = reason_of(ex)
         fix = "It is encrypted: write it unencrypted" if "crypt" in reason.lower() else "Remove it, or write it again"
@@ -207,9 +206,20 @@ def _read_footer(file_system: Any, path: str, relative: str, above: Sequence[str
     )
 
 
-def _leaf_of(metadata: pq.FileMetaData, column: str) -> int | None:
-    paths = (metadata.schema.column(i).path for i in range(len(metadata.schema)))
-    return next((i for i, path in enumerate(paths) if path == column or path.startswith(f"{column}.")), None)
+def _components(schema: pa.Schema, column: str, groups: list[pq.RowGroupMetaData], size: int) -> tuple[int, ...]:
+    """How many components row groups have at most, from their bytes.
+
+    The exact counts stand in the footer too, but pyarrow aborts the process on asking for those of a damaged one. Bytes
+    are checked against the file's size, for writers that fill in less or nothing.
+    """
+    if column not in schema.names:
+        return (0,) * len(groups)
+    kind = schema.field(schema.names.index(column)).type
+    while pa.types.is_nested(kind) and kind.num_fields:
+        kind = kind.field(0).type
+    width = kind.byte_width if pa.types.is_floating(kind) else 4
+    num_rows = max(sum(g.num_rows for g in groups), 1)
+    return tuple(max(g.total_byte_size, size * g.num_rows // num_rows) // width for g in groups)
 
 
 def reason_of(error: BaseException | str) -> str:

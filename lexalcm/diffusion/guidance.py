@@ -19,7 +19,7 @@ def guide(
     :param conditional: Clean prediction ``[..., C]`` that sees the context.
     :param unconditional: The one that does not.
     :param noisy: What both were made of, ``[..., C]``.
-    :param alpha_cumprod: ``[...]`` or a scalar, above 0: at pure noise both estimates are the noise itself.
+    :param alpha_cumprod: ``[...]`` or a scalar; 0 gives the limit.
     :returns: The guided clean prediction, as precise as its arguments.
     """
     guided = unconditional + scale * (conditional - unconditional)
@@ -28,6 +28,15 @@ def guide(
     # The noise estimates are (noisy - signal clean) / sigma. Their common sigma cancels, so that nothing is divided by
     # what is next to 0 on a schedule's cleanest rows.
     signal = alpha_cumprod.unsqueeze(-1).sqrt()
+    change = conditional - guided
     e_c, e = noisy - signal * conditional, noisy - signal * guided
-    factor = rescale * e_c.std(dim=-1, keepdim=True) / e.std(dim=-1, keepdim=True) + (1.0 - rescale)
-    return (noisy - factor * e) / signal
+    # The clean concept of `factor * e` is guided + (1 - factor) / signal * e. Near pure noise factor is next to 1 and
+    # signal next to 0: their quotient comes from the difference of the variances, from which signal cancels.
+    spread_c, spread = e_c.std(dim=-1, keepdim=True), e.std(dim=-1, keepdim=True)
+    difference = 2.0 * _covariance(e_c, change) + signal * change.var(dim=-1, keepdim=True)
+    return guided + rescale * difference / (spread * (spread + spread_c)) * e
+
+
+def _covariance(x: Tensor, y: Tensor) -> Tensor:
+    centered = (x - x.mean(dim=-1, keepdim=True)) * (y - y.mean(dim=-1, keepdim=True))
+    return centered.sum(dim=-1, keepdim=True) / (x.size(-1) - 1)

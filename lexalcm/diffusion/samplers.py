@@ -12,7 +12,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import torch
 from torch import Tensor
@@ -27,8 +27,6 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 _CLEANEST: Final = 1.0 - 1e-12
 
-SamplerName = Literal["ddim", "dpm_solver_2m"]
-
 
 class SamplingError(LexalcmError):
     """Latents that are not finite any more."""
@@ -38,8 +36,9 @@ class SamplingError(LexalcmError):
 class SamplerConfig:
     """How noise becomes a concept."""
 
-    name: SamplerName = "ddim"
-    """``ddim`` (Song et al. 2021) or ``dpm_solver_2m`` (Lu et al. 2022), of second order and good at 8 to 12 steps."""
+    name: str = "ddim"
+    """``ddim`` (Song et al. 2021) or ``dpm_solver_2m`` (Lu et al. 2022), of second order and good at 8 to 12 steps;
+    or the name of another entry of :data:`SAMPLERS`."""
 
     num_steps: int = 40
     """Calls of the denoiser, S; twice as many with guidance, but for the first."""

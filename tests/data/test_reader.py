@@ -302,3 +302,42 @@ print([name for (batch,) in reader for name in batch.ids.names()])
         assert done.returncode == 0, (done.returncode, done.stderr)
         runs.add(done.stdout)
     assert len(runs) == 1 and "a.parquet" in runs.pop()
+
+
+def test_an_epoch_without_a_document_is_an_error_and_no_endless_loop(dataset: ConceptParquetDataset) -> None:
+    reader = dataset.create_reader(None, reading(min_document_len=100))
+    with pytest.raises(DataError, match=r"no document to train on \(shorter than min_document_len: 23\)"):
+        next(reader)
+
+
+def test_other_settings_of_the_order_are_refused_by_name(dataset: ConceptParquetDataset) -> None:
+    reader = dataset.create_reader(None, reading())
+    next(reader)
+    with pytest.raises(DataError, match="max_seq_len 16, but it is 8 now"):
+        dataset.create_reader(None, reading(max_seq_len=8)).load_state_dict(reader.state_dict())
+    larger = dataset.create_reader(None, reading(concepts_per_batch=48, prefetch=1, num_workers=2))
+    larger.load_state_dict(reader.state_dict())  # how batches are cut and made may change
+
+
+def test_memory_does_not_grow_over_an_epoch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    documents = (NewDocument(["s"] * 20, rng.normal(size=(20, 256)).astype(np.float32)) for _ in range(4000))
+    write_documents(tmp_path / "p.parquet", documents, dtype="float32", concepts_per_row_group=2000)
+    code = f"""
+import os
+from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+reader = ConceptParquetDataset(ConceptParquetConfig(path={str(tmp_path)!r})).create_reader(
+    None, ReadingConfig(concepts_per_batch=1000, shuffle_window=4000)
+)
+sizes = [resident() for batches in reader for _ in [len(batches)]]
+print(max(sizes[:16]), max(sizes))
+"""
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("the system does not tell a process's memory by /proc")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, all_of_it = map(int, done.stdout.split())
+    assert all_of_it < first + 30e6  # the file has 80 MB
