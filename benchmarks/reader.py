@@ -2,12 +2,13 @@
 
     python benchmarks/reader.py [--path DATASET] [--concepts 400000] [--dim 1024] [--threads 2] [--repeats 3]
 
-Without ``--path`` a synthetic float16 set in Meta's layout is made in a temporary folder. All ways read the same files in
-one run, in turns, with the file cache warm; the best of the repeats counts. Concepts and bytes are those of the embeddings
-as stored.
+Without ``--path`` a synthetic float16 set in Meta's layout is made in a temporary folder. All ways read the same files
+in one run, in turns, with the file cache warm; the best of the repeats counts. Concepts and bytes are those of the
+embeddings as stored.
 
 - *scan*: pyarrow decodes the embedding column of every row group, in as many threads, and drops it.
-- *reader*: batches as training gets them, every vector validated, shuffled, packed, converted, made ready in the background.
+- *reader*: batches as training gets them, every vector validated, shuffled, packed, converted, made ready in the
+  background.
 - *pandas*: the original project's way: a file at a time into a data frame, each row stacked into a tensor (on the first
   ``--pandas-rows`` rows, since it is slow).
 """
@@ -15,11 +16,11 @@ as stored.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import resource
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
@@ -34,15 +35,15 @@ import torch
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from lexalcm.data.dataset import ConceptParquetDataset  # noqa: E402
-from lexalcm.data.sources import EMBEDDING_COLUMN, ConceptParquetConfig, ReadingConfig  # noqa: E402
-from lexalcm.data.write import NewDocument, write_documents  # noqa: E402
+from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.sources import EMBEDDING_COLUMN, ConceptParquetConfig, ReadingConfig
+from lexalcm.data.write import NewDocument, write_documents
 
 _RESULTS = Path(__file__).resolve().parent / "results" / "reader.md"
 
 
 def make_dataset(folder: Path, *, num_concepts: int, dim: int, num_files: int = 4) -> None:
-    """Writes documents of 5 to 59 random unit-scale vectors; random bits do not compress, as real embeddings hardly do."""
+    """Writes documents of 5 to 59 random unit-scale vectors; random bits hardly compress, as real embeddings."""
     rng = np.random.default_rng(0)
     for number in range(num_files):
         documents = []
@@ -104,6 +105,14 @@ def best_of(repeats: int, ways: dict[str, Callable[[], int]]) -> dict[str, tuple
     return best
 
 
+def cpu_name() -> str:
+    """The processor's name where Linux tells it, else its kind."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--path", help="a dataset to read instead of a synthetic one")
@@ -137,9 +146,9 @@ def main() -> None:
             },
         )
         described = dataset.describe()
+    versions = f"pyarrow {pa.__version__}, torch {torch.__version__}"
     lines = [
-        f"{date.today()}, {platform.processor() or platform.machine()}, {threading.active_count()} thread(s) at rest, "
-        f"{arguments.threads} decoding, pyarrow {pa.__version__}, torch {torch.__version__}",
+        f"{date.today()}, {cpu_name()}, {os.cpu_count()} cores, {arguments.threads} threads decoding, {versions}",
         f"{'synthetic' if arguments.path is None else Path(arguments.path).name}: {described}, stored as {leaf}",
         "",
         "| way | concepts/s | GB/s | of the scan | times pandas |",
@@ -155,7 +164,8 @@ def main() -> None:
     print(text)
     if arguments.write:
         _RESULTS.parent.mkdir(exist_ok=True)
-        _RESULTS.write_text(f"# Reader\n\n{text}\n", encoding="utf-8")
+        command = " ".join(["python benchmarks/reader.py", *(a for a in sys.argv[1:] if a != "--write")])
+        _RESULTS.write_text(f"# Reader\n\n`{command}`\n\n{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

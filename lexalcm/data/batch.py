@@ -145,7 +145,8 @@ def collate(
         gathered[at_prefix] = torch.from_numpy(affixes.prefix).to(gathered.dtype)
     if affixes.suffix is not None:
         gathered[at_suffix] = torch.from_numpy(affixes.suffix).to(gathered.dtype)
-    if dtype == "float16" and any(p.values.dtype != np.float16 for p in pieces) and not gathered.isfinite().all():
+    given = [*(p.values for p in pieces), *(a for a in (affixes.prefix, affixes.suffix) if a is not None)]
+    if dtype == "float16" and any(x.dtype != np.float16 for x in given) and not gathered.isfinite().all():
         raise DataError("A vector has a component above 65,504, which float16 cannot hold. Set `dtype: float32`.")
     targets = torch.ones(total, dtype=torch.bool)
     targets[at_prefix] = False

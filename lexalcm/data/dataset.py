@@ -124,7 +124,11 @@ class ConceptParquetDataset:
             chosen.append(SourceFiles(source.config, files))
         if not any(s.files for s in chosen):
             paths = ", ".join(s.config.path for s in self._sources)
-            if any(s.files for s in self._sources) and split is None and all(s.config.split is None for s in self._sources):
+            if (
+                any(s.files for s in self._sources)
+                and split is None
+                and all(s.config.split is None for s in self._sources)
+            ):
                 columns = {f.column for s in self._sources for f in s.config.filters}
                 raise DataError(
                     f"The dataset {paths} has no file that its `filters` on {', '.join(sorted(columns))} let pass."
@@ -208,7 +212,8 @@ class ConceptParquetDataset:
         reading.check()
         if concept_dim is not None and concept_dim != self.concept_dim:
             raise DataError(
-                f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is {concept_dim}.\n"
+                f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is "
+                f"{concept_dim}.\n"
                 f"Set --config model.config_overrides.concept_dim={self.concept_dim}"
             )
         sources = self.files(split)

@@ -187,8 +187,8 @@ def _read_footer(file_system: Any, path: str, relative: str, above: Sequence[str
         raise DataError(f"{path}: its footer contradicts itself: {metadata.num_rows} rows, by row group {sum(rows)}.")
     if len(rows) >= _MANY_GROUPS and sum(rows) < _FEW_ROWS * len(rows):
         warnings.warn(
-            f"{path} has {len(rows):,} row groups of about {sum(rows) // len(rows)} rows, which makes reading slow. Write it "
-            f"again with larger ones.",
+            f"{path} has {len(rows):,} row groups of about {sum(rows) // len(rows)} rows, which makes reading slow. "
+            f"Write it again with larger ones.",
             DataWarning,
             stacklevel=2,
         )

@@ -48,8 +48,8 @@ class FilterConfig:
             raise ConfigError(f"filter on `{self.column}`: `{self.operator}` needs a list, but has {self.value!r}.")
         if self.operator in _COMPARISONS and (self.value is None or isinstance(self.value, (list, tuple, dict))):
             raise ConfigError(
-                f"filter on `{self.column}`: `{self.operator}` needs one value, but has {self.value!r}. Nulls are found with "
-                f"`is null`."
+                f"filter on `{self.column}`: `{self.operator}` needs one value, but has {self.value!r}. Nulls are "
+                f"found with `is null`."
             )
 
 
@@ -95,13 +95,19 @@ def _compare(config: FilterConfig, column: pa.ChunkedArray) -> pa.ChunkedArray:
     if config.operator in _NULL_TESTS:
         return pc.is_null(column) if config.operator == "is null" else pc.is_valid(column)
     if config.operator in _MEMBERSHIPS:
-        inside = pc.is_in(column, value_set=pa.array(_listed(config), type=column.type))
+        inside = pc.is_in(column, value_set=_value_set(_listed(config), column.type))
         passed = inside if config.operator == "in" else pc.invert(inside)
         return pc.and_(passed, pc.is_valid(column))
     value = pa.scalar(config.value)
     if pa.types.is_temporal(column.type) and pa.types.is_string(value.type):
         value = value.cast(column.type)  # a date in a card is text
     return _COMPARISONS[config.operator](column, value)
+
+
+def _value_set(values: list[Any], kind: pa.DataType) -> pa.Array:
+    if pa.types.is_temporal(kind) and all(isinstance(value, str) for value in values):
+        return pa.array(values, pa.string()).cast(kind)
+    return pa.array(values, kind)
 
 
 def _listed(config: FilterConfig) -> list[Any]:

@@ -46,7 +46,9 @@ class OpenFiles:
             raise damaged(file, groups[0], f"it holds {table.num_rows} rows, but the footer says {expected}")
         return table
 
-    def read_part(self, file: DataFile, group: int, columns: list[str], start: int, stop: int, *, step: int) -> pa.Table:
+    def read_part(
+        self, file: DataFile, group: int, columns: list[str], start: int, stop: int, *, step: int
+    ) -> pa.Table:
         """Reads rows ``start`` to ``stop`` of a row group; fast where an earlier part ended at ``start``.
 
         :param step: Rows to decode at a time.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -91,7 +92,7 @@ def cut(unit: Unit, parts: int) -> list[Unit]:
     if parts == 1 or unit.first_group != unit.last_group:
         return [unit]
     edges = np.linspace(unit.start, unit.stop, parts + 1).astype(int).tolist()
-    return [replace(unit, start=a, stop=b, components=unit.components // parts) for a, b in zip(edges[:-1], edges[1:])]
+    return [replace(unit, start=a, stop=b, components=unit.components // parts) for a, b in pairwise(edges)]
 
 
 def units_of_rank(

@@ -13,13 +13,9 @@ here.
 
 from __future__ import annotations
 
-import hashlib
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from queue import Empty, Queue
-from threading import Event, Thread
-from typing import Any, Final, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from fairseq2.datasets import DataReader
@@ -30,23 +26,12 @@ from lexalcm.data.batch import Affixes, ConceptBatch, Piece, WindowIds, collate,
 from lexalcm.data.discover import SourceFiles
 from lexalcm.data.mixture import Mixture, Take
 from lexalcm.data.open_files import OpenFiles
+from lexalcm.data.prefetch import Producer
+from lexalcm.data.saved_position import belonging, check_belonging
 from lexalcm.data.sources import ReadingConfig
 from lexalcm.data.stream import WindowStream
 from lexalcm.data.validate import BadRowCounter
 from lexalcm.errors import DataError
-
-_STATE_VERSION: Final = 2
-
-_PLAN_FIELDS: Final = (
-    "max_seq_len",
-    "min_document_len",
-    "max_document_len",
-    "shuffle",
-    "shuffle_window",
-    "seed",
-    "hold_out_every",
-)
-"""What a saved position depends on: with another value it would be another place."""
 
 
 class ConceptReader(DataReader[ConceptBatch]):
@@ -83,10 +68,9 @@ class ConceptReader(DataReader[ConceptBatch]):
         self._open_files = OpenFiles()
         self._names, streams, weights = self._create_streams(sources)
         self._mixture = Mixture(streams, weights, seed=reading.seed)
-        self._fingerprint = _fingerprint(sources)
+        self._belongs = belonging(sources, reading, rank=rank, world_size=world_size)
         self._state = self._mixture.state()
-        self._producer: _Producer | None = None
-        self._plan = {**{name: getattr(reading, name) for name in _PLAN_FIELDS}, "sources": _describe_sources(sources)}
+        self._producer: Producer | None = None
         self._counts = {"steps": 0, "batches": 0, "documents": 0, "concepts": 0}
         self._told_bad = 0
 
@@ -127,13 +111,14 @@ class ConceptReader(DataReader[ConceptBatch]):
     @override
     def __next__(self) -> list[ConceptBatch]:
         if self._producer is None:
-            self._producer = _Producer(self._make_batches, self._reading.prefetch)
+            self._producer = Producer(self._make_batches, self._reading.prefetch)
         batches: list[ConceptBatch] = []
+        state = self._state
         while len(batches) < self._num_accumulate:
             made = self._producer.next()
             if made is None:
                 break
-            batch, self._state = made
+            batch, state = made
             batches.append(batch)
         if self._world_size > 1:
             assert self._any_rank is not None
@@ -144,6 +129,8 @@ class ConceptReader(DataReader[ConceptBatch]):
         elif not batches:
             self._end_epoch()
         self._tell_bad_rows()
+        # Not before: an error in the second batch of a step must leave the first one to be read again.
+        self._state = state
         targets = sum(batch.num_targets for batch in batches)
         for batch in batches:
             batch.num_step_targets, batch.num_step_batches = targets, len(batches)
@@ -168,7 +155,7 @@ class ConceptReader(DataReader[ConceptBatch]):
             listed = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items()) or "filters leave no row"
             raise DataError(
                 f"An epoch of the dataset has no document to train on ({listed}).\n"
-                f"Look at its `filters` and `weights`, and at min_document_len and max_document_len of `dataset.reading`."
+                f"Look at its `filters` and weights, and at min_document_len and max_document_len of `dataset.reading`."
             )
         raise StopIteration
 
@@ -226,44 +213,12 @@ class ConceptReader(DataReader[ConceptBatch]):
 
     @override
     def state_dict(self) -> dict[str, object]:
-        return {
-            "version": _STATE_VERSION,
-            "rank": self._rank,
-            "world_size": self._world_size,
-            "fingerprint": self._fingerprint,
-            "plan": self._plan,
-            "position": self._state,
-            "counts": dict(self._counts),
-        }
+        return {"belongs": dict(self._belongs), "position": self._state, "counts": dict(self._counts)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
         """:raises DataError: The state is of another number of ranks, of other files, or of another order."""
-        if state_dict.get("version") != _STATE_VERSION:
-            raise DataError(
-                f"The saved position of the data has version {state_dict.get('version')}, but this release reads version "
-                f"{_STATE_VERSION}. Resume with the release that saved it."
-            )
-        world_size, rank = state_dict["world_size"], state_dict["rank"]
-        if (world_size, rank) != (self._world_size, self._rank):
-            raise DataError(
-                f"The saved position of the data is that of rank {rank} of {world_size}, but this is rank {self._rank} of "
-                f"{self._world_size}. Resume with {world_size} rank(s)."
-            )
-        if state_dict["fingerprint"] != self._fingerprint:
-            raise DataError(
-                f"The dataset is not the one of the checkpoint: its files {state_dict['fingerprint']}, now "
-                f"{self._fingerprint} (names, sizes and row groups).\n"
-                f"Resume on the same files, or begin a new run from the checkpoint's model."
-            )
-        saved_plan = state_dict["plan"]
-        assert isinstance(saved_plan, dict)
-        for name, value in self._plan.items():
-            if saved_plan.get(name) != value:
-                raise DataError(
-                    f"The saved position of the data is that of {name} {saved_plan.get(name)}, but it is {value} now.\n"
-                    f"Resume with the same settings, or begin a new run from the checkpoint's model."
-                )
+        check_belonging(state_dict.get("belongs"), self._belongs)
         self._stop()
         position = state_dict["position"]
         assert isinstance(position, dict)
@@ -294,77 +249,3 @@ class ConceptReader(DataReader[ConceptBatch]):
         if self._producer is not None:
             self._producer.stop()
             self._producer = None
-
-
-class _Producer:
-    """Runs an iterator in a thread, at most ``depth`` items ahead; with depth 0 in the caller's own."""
-
-    def __init__(self, make: Callable[[], Iterator[Any]], depth: int) -> None:
-        self._iterator = make()
-        self._queue: Queue[tuple[Any, BaseException | None]] = Queue(maxsize=max(depth, 1))
-        self._stopped = Event()
-        self._ended = False
-        self._thread = Thread(target=self._run, daemon=True, name="batches") if depth else None
-        # Also called when the interpreter exits, which a thread inside Arrow's or torch's code would abort.
-        self._end = weakref.finalize(self, _end_thread, self._thread, self._queue, self._stopped)
-        if self._thread is not None:
-            self._thread.start()
-
-    def next(self) -> Any | None:
-        """Returns the next item, ``None`` at the end; raises what the iterator raised."""
-        if self._ended:
-            return None
-        if self._thread is None:
-            item = next(self._iterator, None)
-        else:
-            item, error = self._queue.get()
-            if error is not None:
-                self._ended = True
-                raise error
-        self._ended = item is None
-        return item
-
-    def stop(self) -> None:
-        """Ends the thread; items made ready are dropped."""
-        self._end()
-
-    def _run(self) -> None:
-        try:
-            for item in self._iterator:
-                self._queue.put((item, None))
-                if self._stopped.is_set():
-                    return
-            self._queue.put((None, None))
-        except BaseException as error:  # handed to the thread that asks for the next item
-            self._queue.put((None, error))
-
-
-def _end_thread(thread: Thread | None, queue: Queue[Any], stopped: Event) -> None:
-    stopped.set()
-    while thread is not None and thread.is_alive():
-        try:
-            queue.get(timeout=0.05)
-        except Empty:
-            continue
-
-
-def _fingerprint(sources: list[SourceFiles]) -> str:
-    digest = hashlib.sha256()
-    count = 0
-    for source in sources:
-        for file in source.files:
-            count += 1
-            digest.update(f"{source.config.name}\0{file.relative}\0{file.size}\0{file.rows}\n".encode())
-    return f"{count}:{digest.hexdigest()[:16]}"
-
-
-def _describe_sources(sources: list[SourceFiles]) -> str:
-    """What decides which rows of the files are read."""
-    described = []
-    for source in sources:
-        config = source.config
-        filters = "".join(f", {f.column} {f.operator} {f.value!r}" for f in config.filters)
-        weight = "" if config.weight is None else f", weight {config.weight:g}"
-        text = "" if config.text_column is None else f", {config.text_column}"
-        described.append(f"{config.name} ({config.embedding_column}{text}{filters}{weight})")
-    return "; ".join(described)

@@ -110,9 +110,7 @@ def read_unit(
     if len(groups) > 1 or (whole and unit.components <= _LARGE_COMPONENTS):
         table = files.read_groups(file, groups, columns)
     else:
-        table = files.read_part(
-            file, unit.first_group, columns, unit.start, unit.stop, step=_rows_at_a_time(unit)
-        )
+        table = files.read_part(file, unit.first_group, columns, unit.start, unit.stop, step=_rows_at_a_time(unit))
     passed = row_mask(filters, table, file=file.path) if filters else None
     first_in_file = file.first_rows[unit.first_group] + unit.start
     done = 0

@@ -109,7 +109,7 @@ class ConceptParquetConfig:
             for number, s in enumerate(sources)
         ]
         for number, source in enumerate(resolved):
-            if source.name in [other.name for other in resolved[:number]]:
+            while source.name in [other.name for other in resolved[:number]]:
                 # Two folders called alike, say a/train and b/train: ids and saved positions must tell them apart.
                 source.name = f"{source.name}#{number}"
         return resolved
@@ -207,12 +207,13 @@ _LEAST = {
     "max_document_len": 1,
     "concepts_per_batch": 1,
     "documents_per_batch": 1,
+    "hold_out_every": 2,
     "shuffle_window": 1,
     "seed": 0,
     "prefetch": 0,
     "num_workers": 1,
 }
-_OPTIONAL = ("max_document_len", "concepts_per_batch", "documents_per_batch")
+_OPTIONAL = ("max_document_len", "hold_out_every", "concepts_per_batch", "documents_per_batch")
 
 
 def _is_integer(value: object) -> bool:

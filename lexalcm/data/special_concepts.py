@@ -33,8 +33,8 @@ class SpecialConcepts:
             raise DataError(f"{self._source}: {unknown_name('special concept', name, self._vectors)}")
         if vector.shape != (concept_dim,):
             raise DataError(
-                f"{self._source}: the special concept `{name}` is {vector.shape[-1]} wide, but the dataset's concepts are "
-                f"{concept_dim} wide. Encode it with the encoder that made the dataset."
+                f"{self._source}: the special concept `{name}` is {vector.shape[-1]} wide, but the dataset's concepts "
+                f"are {concept_dim} wide. Encode it with the encoder that made the dataset."
             )
         return vector
 
@@ -50,12 +50,14 @@ def load_special_concepts(path: str | Path) -> SpecialConcepts:
         raise DataError(f"The special concepts {path} do not exist (looked at {path.resolve()}).")
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError) as ex:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as ex:
+        # The last two: types that numpy does not have, such as float8.
         raise DataError(f"{path} is not a safetensors file of special concepts: {ex}.") from None
     vectors = {}
     for name, tensor in tensors.items():
-        vector = tensor.astype(np.float32).reshape(-1)
-        if tensor.ndim > 2 or tensor.size != tensor.shape[-1] or not np.isfinite(vector).all():
+        with np.errstate(over="ignore"):
+            vector = tensor.astype(np.float32).reshape(-1)
+        if tensor.ndim not in (1, 2) or tensor.size != tensor.shape[-1] or not np.isfinite(vector).all():
             raise DataError(f"{path}: `{name}` must be one finite vector, but has shape {tensor.shape}.")
         vectors[path.stem if set(tensors) == {"embedding"} else name] = vector
     return SpecialConcepts(vectors, source=str(path))

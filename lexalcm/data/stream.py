@@ -6,7 +6,7 @@ Shapes: V vectors of a chunk, C their width, W windows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,7 +76,7 @@ class WindowStream:
         self._units = split_into_units(
             ((f.rows, f.components) for f, _ in files), world_size, pool_components=self._pool_components
         )
-        self._pending: dict[tuple[int, int], list[Future[list[Rows]]]] = {}
+        self._pending: dict[int, list[Future[list[Rows]]]] = {}
         self.move(epoch=1, pool=0, window=0)
 
     def move(self, *, epoch: int, pool: int, window: int) -> None:
@@ -117,7 +117,6 @@ class WindowStream:
                 if self.pool_number >= len(self._pools):
                     return None
                 self._current = self._load(self.pool_number)
-                self._start(self.pool_number + 1)
             if self.window < len(self._current.starts):
                 return self._current
             self._current = None
@@ -130,12 +129,25 @@ class WindowStream:
 
     def _start(self, number: int) -> None:
         """Begins to read a pool in the workers' threads."""
-        if number < len(self._pools) and (self.epoch, number) not in self._pending:
-            self._pending[(self.epoch, number)] = [
-                self._executor.submit(self._read, unit) for unit in self._pools[number]
-            ]
+        if number >= len(self._pools) or number in self._pending:
+            return
+        futures: list[Future[list[Rows]]] = []
+        for unit in self._pools[number]:
+            futures.append(self._executor.submit(self._read, unit, self._before(unit, number) if not futures else None))
+        self._pending[number] = futures
 
-    def _read(self, unit: Unit) -> list[Rows]:
+    def _before(self, unit: Unit, number: int) -> Future[list[Rows]] | None:
+        """The reading of the part of a row group that ends where ``unit`` begins, if it is under way."""
+        if unit.start == 0 or number - 1 not in self._pending:
+            return None
+        last = self._pools[number - 1][-1]
+        same = (last.file, last.last_group, last.stop) == (unit.file, unit.first_group, unit.start)
+        return self._pending[number - 1][-1] if same else None
+
+    def _read(self, unit: Unit, before: Future[list[Rows]] | None) -> list[Rows]:
+        if before is not None:
+            # It was submitted earlier, so it has a thread; behind it, reading goes on where it stopped.
+            wait([before])
         file, source = self._files[unit.file]
         rows = read_unit(self._open_files, file, source, unit, concept_dim=self._concept_dim, counter=self._counter)
         # Text has served its purpose once it was checked against the embeddings.
@@ -143,8 +155,11 @@ class WindowStream:
 
     def _load(self, number: int) -> Pool:
         self._start(number)
-        futures = self._pending.pop((self.epoch, number))
+        # The next pool's turn comes as soon as a worker has nothing left to do for this one.
+        self._start(number + 1)
+        futures = self._pending[number]
         parts = [(unit.file, rows) for unit, future in zip(self._pools[number], futures) for rows in future.result()]
+        del self._pending[number]
         return self._build(parts, number)
 
     def _build(self, parts: list[tuple[int, Rows]], number: int) -> Pool:

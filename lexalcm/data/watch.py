@@ -50,9 +50,10 @@ class Watch:
             contents = (vectors.values[s : s + n].tobytes() for s, n in zip(starts.tolist(), lengths.tolist()) if n)
             if self._repeats("document", contents):
                 self._say("document", f"{file}: a document is stored twice.")
-        if ids is not None and "id" not in self._said:
-            if self._repeats("id", (str(value) for value in ids.to_pylist() if value is not None)):
-                self._say("id", f"{file}: two documents have the same id.")
+        if ids is None or "id" in self._said:
+            return
+        if self._repeats("id", (str(value) for value in ids.to_pylist() if value is not None)):
+            self._say("id", f"{file}: two documents have the same id.")
 
     def _repeats(self, kind: str, values: Iterable[bytes | str]) -> bool:
         """Hashes of the first million are kept: enough to notice, at a bounded cost."""

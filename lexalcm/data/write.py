@@ -48,7 +48,8 @@ def write_documents(
     """Writes one file, aside and then renamed, and returns the number of documents.
 
     :param concepts_per_row_group: What a reader decodes at a time; large vectors lower it.
-    :raises DataError: A document's sentences and vectors do not match, a component overflows ``dtype``, or there is no document.
+    :raises DataError: A document's sentences and vectors do not match, its width or columns are not those of the first
+        one, a component overflows ``dtype``, or there is no document.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,10 +79,11 @@ def write_documents(
 def _groups(documents: Iterable[NewDocument], concepts_per_row_group: int) -> Iterator[list[NewDocument]]:
     group: list[NewDocument] = []
     size = 0
+    first: NewDocument | None = None
     for document in documents:
+        first = first or document
+        _check(document, first)
         length, width = document.concepts.shape
-        if len(document.sentences) != length:
-            raise DataError(f"A document has {len(document.sentences)} sentences but {length} vectors.")
         limit = min(concepts_per_row_group, _MOST_COMPONENTS // width)
         if group and size + length > limit:
             yield group
@@ -90,6 +92,18 @@ def _groups(documents: Iterable[NewDocument], concepts_per_row_group: int) -> It
         size += length
     if group:
         yield group
+
+
+def _check(document: NewDocument, first: NewDocument) -> None:
+    shape, width = document.concepts.shape, first.concepts.shape[-1]
+    if len(shape) != 2 or shape[1] != width or width == 0:
+        raise DataError(f"A document's vectors must have the shape [T, {width}], as the first one's, but have {shape}.")
+    if len(document.sentences) != shape[0]:
+        raise DataError(f"A document has {len(document.sentences)} sentences but {shape[0]} vectors.")
+    if document.columns.keys() != first.columns.keys():
+        raise DataError(
+            f"A document has the columns {sorted(document.columns)}, but the first one has {sorted(first.columns)}."
+        )
 
 
 def _table(group: list[NewDocument], dtype: str, embedding_column: str, text_column: str) -> pa.Table:

@@ -130,6 +130,11 @@ class Objective:
     def _build_weights(self, prediction_type: PredictionType) -> Tensor:
         trained = self.schedule.table[self.schedule.first_timestep :]
         weights = loss_weight(trained, prediction_type)
+        if not bool(torch.isfinite(weights.float()).all()):
+            raise ConfigError(
+                f"`prediction_type: {prediction_type}` cannot be trained on a schedule whose first timesteps hold no noise: "
+                f"their clean concepts tell nothing of it.\nUse `sample`, or a schedule that is less steep."
+            )
         if self.config.weighting == "none":
             return weights
         gamma = self._clamped_snr()

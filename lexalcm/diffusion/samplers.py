@@ -137,9 +137,12 @@ def sample(
             other = _precise(unconditional(noisy, step.timestep))
             clean = guide(clean, other, noisy, alpha, scale=config.guidance_scale, rescale=config.guidance_rescale)
         if not torch.isfinite(clean).all():
+            what = "The denoiser's prediction"
+            cause = "The model's weights, or the prediction type it is run with, are wrong."
+            if not torch.isfinite(noisy).all():
+                what, cause = "What the denoiser was given", "The starting noise, or the last prediction, is too large."
             raise SamplingError(
-                f"The denoiser's prediction at step {number + 1} of {len(steps)} (timestep {step.timestep}) is not finite. "
-                f"The model's weights, or the prediction type it is run with, are wrong."
+                f"{what} at step {number + 1} of {len(steps)} (timestep {step.timestep}) is not finite. {cause}"
             )
         if on_step is not None:
             on_step(number + 1, len(steps))

@@ -68,6 +68,8 @@ class ScheduleConfig:
             raise ConfigError(
                 f"`schedule.scaled_linear_exponent` must be above 0, but is {self.scaled_linear_exponent}."
             )
+        if not self.sigmoid_alpha > 0.0:
+            raise ConfigError(f"`schedule.sigmoid_alpha` must be above 0, but is {self.sigmoid_alpha}.")
         if self.rescale_zero_terminal_snr and self.num_steps < 2:
             raise ConfigError("`schedule.rescale_zero_terminal_snr` needs `schedule.num_steps` of at least 2.")
 
@@ -84,6 +86,7 @@ class NoiseSchedule:
         config.check()
         self.config = config
         self.table = _build_table(config)
+        _check_table(self.table, config)
         """Alpha-bar of each row, float64 ``[S]``, on the CPU."""
         self.first_timestep = 1 if config.kind == "cosine" else 0
         self.last_timestep = len(self.table) - 1
@@ -127,6 +130,15 @@ def _build_table(config: ScheduleConfig) -> Tensor:
         root = (root - root[-1]) * root[0] / (root[0] - root[-1])
         table = root.square()
     return table
+
+
+def _check_table(table: Tensor, config: ScheduleConfig) -> None:
+    falls = len(table) == 1 or bool(table[-1] < table[0])
+    if not (falls and bool(torch.isfinite(table).all())):
+        raise ConfigError(
+            f"`schedule` must give alpha-bars that fall, but `kind: {config.kind}` with these parameters gives "
+            f"{table[0]:.3g} to {table[-1]:.3g}.\nBring its parameters nearer to their defaults."
+        )
 
 
 def _betas(config: ScheduleConfig) -> Tensor:

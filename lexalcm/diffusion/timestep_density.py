@@ -8,6 +8,7 @@ with a pole at either end stay finite.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -18,7 +19,7 @@ from lexalcm.errors import ConfigError, unknown_name
 
 DensityKind = Literal["uniform", "beta", "logit_normal", "meta_beta"]
 
-_QUADRATURE_POINTS: Final = 4096
+_QUADRATURE_POINTS: Final = 64
 
 
 @dataclass(kw_only=True)
@@ -68,39 +69,48 @@ def timestep_probabilities(config: TimestepDensityConfig, num_timesteps: int) ->
     elif config.kind == "meta_beta":
         u = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
         mass = u ** (config.a - 1.0) * (1.0 - u) ** (config.b - 1.0)
+    elif config.kind == "beta":
+        mass = _beta_masses(num_timesteps, config.a, config.b)
     else:
         edges = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
-        cumulative = _beta_cdf(edges, config.a, config.b) if config.kind == "beta" else _logit_normal_cdf(edges, config)
-        mass = cumulative.diff()
+        mass = torch.special.ndtr((torch.logit(edges) - config.mean) / config.std).diff()
     if not torch.isfinite(mass).all() or mass.sum() <= 0.0:
         raise ConfigError(f"`timestep_density` gives no timestep any weight: {config}.")
     return mass / mass.sum()
 
 
-def _logit_normal_cdf(x: Tensor, config: TimestepDensityConfig) -> Tensor:
-    return torch.special.ndtr((torch.logit(x) - config.mean) / config.std)
+def _beta_masses(count: int, a: float, b: float) -> Tensor:
+    """Integrals of s^(a-1) (1-s)^(b-1) over the intervals of a grid on [0, 1], up to a common factor.
 
-
-def _beta_cdf(x: Tensor, a: float, b: float) -> Tensor:
-    """The regularised incomplete beta function, which torch lacks.
-
-    With u = s^a for the lower half and its mirror image for the upper, the integrand of s^(a-1) (1-s)^(b-1) has no pole
-    left, and Gauss-Legendre quadrature is exact to many digits.
+    Gauss-Legendre quadrature of each by itself. The two outer ones may end in a pole: with s = w^p the integrand there
+    is w^(p a - 1), which p a >= 4 makes smooth.
     """
-    if a == 1.0:
-        return 1.0 - (1.0 - x) ** b
-    if b == 1.0:
-        return x**a
-    below = _lower_integral(torch.clamp(x, max=0.5), a, b)
-    above = _lower_integral(torch.clamp(1.0 - x, max=0.5), b, a)
-    half_low, half_high = (_lower_integral(torch.tensor([0.5], dtype=torch.float64), p, q) for p, q in ((a, b), (b, a)))
-    total = half_low + half_high
-    return torch.where(x <= 0.5, below, total - above) / total
+    if count == 1:
+        return torch.ones(1, dtype=torch.float64)
+    nodes, weights = _gauss_legendre(_QUADRATURE_POINTS)
+    width = 1.0 / count
+    inner = (torch.arange(1, count - 1, dtype=torch.float64)[:, None] + nodes) * width
+    rows = torch.cat(
+        (
+            _log_pole(nodes, width, a, b)[None],
+            (a - 1.0) * inner.log() + (b - 1.0) * (-inner).log1p() + math.log(width),
+            _log_pole(nodes, width, b, a)[None],
+        )
+    )
+    # Relative to the largest, so that no parameters make all of them underflow.
+    return (rows - rows.max()).exp() @ weights
 
 
-def _lower_integral(x: Tensor, a: float, b: float) -> Tensor:
-    """Integral of s^(a-1) (1-s)^(b-1) from 0 to x <= 1/2, in the variable u = s^a."""
-    step = (torch.arange(_QUADRATURE_POINTS, dtype=torch.float64) + 0.5) / _QUADRATURE_POINTS
-    top = x**a
-    s = (top[:, None] * step) ** (1.0 / a)
-    return top / a * ((1.0 - s) ** (b - 1.0)).mean(dim=1)
+def _log_pole(nodes: Tensor, width: float, a: float, b: float) -> Tensor:
+    """Logarithm of the integrand over (0, width] in w, where s = width w^p."""
+    p = max(1, math.ceil(4.0 / a))
+    rest = (b - 1.0) * (-width * nodes**p).log1p()
+    return math.log(p) + a * math.log(width) + (p * a - 1.0) * nodes.log() + rest
+
+
+def _gauss_legendre(count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on [0, 1], from the eigenvectors of the Jacobi matrix (Golub and Welsch 1969)."""
+    k = torch.arange(1, count, dtype=torch.float64)
+    off_diagonal = k / (4.0 * k**2 - 1.0).sqrt()
+    nodes, vectors = torch.linalg.eigh(torch.diag(off_diagonal, 1) + torch.diag(off_diagonal, -1))
+    return (nodes + 1.0) / 2.0, vectors[0] ** 2

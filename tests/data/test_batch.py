@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lexalcm.data.batch import Affixes, ConceptBatch, Piece, collate, collate_documents, dummy_batch
+from lexalcm.data.batch import Affixes, ConceptBatch, Piece, WindowIds, collate, collate_documents, dummy_batch
 from lexalcm.errors import DataError
 
 
@@ -38,9 +38,7 @@ def test_padded_documents_have_zeros_behind_them_that_are_no_targets() -> None:
 def test_pieces_of_several_types_are_gathered_in_order() -> None:
     values = [np.arange(40, dtype=t).reshape(20, 2) for t in (np.float16, np.float64, np.float32)]
     whole = np.ones(2, bool)
-    pieces = [
-        Piece(v, np.asarray([15, 2]), np.asarray([5, 3]), whole, np.asarray([True, False])) for v in values
-    ]
+    pieces = [Piece(v, np.asarray([15, 2]), np.asarray([5, 3]), whole, np.asarray([True, False])) for v in values]
     affixes = Affixes(np.asarray([-1.0, -1.0], np.float32), np.asarray([-2.0, -2.0], np.float32))
     batch = collate(pieces, affixes=affixes)
     one = [-1.0, 30.0, 32.0, 34.0, 36.0, 38.0, -2.0, -1.0, 4.0, 6.0, 8.0]
@@ -71,3 +69,44 @@ def test_to_moves_in_place() -> None:
     assert batch.to(torch.device("meta")) is None
     devices = {t.device.type for t in (batch.concepts, batch.target_mask, batch.layout.positions)}
     assert devices == {"meta"}
+
+
+def test_ids_name_source_file_row_and_window() -> None:
+    ids = WindowIds(["a:x.parquet", "b:y.parquet"], np.asarray([1, 0]), np.asarray([7, 0]), np.asarray([0, 3]))
+    assert ids.names() == ["b:y.parquet:7:0", "a:x.parquet:0:3"]
+    batch = collate_documents(documents())
+    batch.ids = ids
+    assert "b:y.parquet:7:0" in repr(batch)  # what a trainer logs of a batch that went wrong
+
+
+@pytest.mark.parametrize("pack", [True, False])
+def test_a_suffix_is_a_target_and_a_prefix_is_not(pack: bool) -> None:
+    x = np.full((3, 2), 5.0, np.float32)
+    piece = Piece(x, np.asarray([0, 2]), np.asarray([2, 1]), np.asarray([True, False]), np.asarray([False, True]))
+    mark = np.asarray([-1.0, -1.0], np.float32)
+    for affixes, lengths, num_targets in (
+        (Affixes(prefix=mark), (3, 1), 3),
+        (Affixes(suffix=mark), (2, 2), 4),
+        (Affixes(mark, mark), (3, 2), 4),
+    ):
+        batch = collate([piece], affixes=affixes, pack=pack)
+        assert batch.layout.lengths == lengths
+        assert batch.num_targets == batch.num_step_targets == int(batch.target_mask.sum()) == num_targets
+        real = batch.layout.real
+        marks = batch.concepts[real][:, 0] == -1
+        assert int(marks.sum()) == sum(lengths) - 3
+        assert bool(batch.target_mask[real][0]) is (affixes.prefix is None)
+
+
+def test_a_batch_shares_no_memory_with_what_it_was_made_of() -> None:
+    x = np.ones((4, 3), np.float32)
+    batch = collate_documents([x])
+    x[:] = 9
+    assert (batch.concepts == 1).all()
+
+
+def test_an_affix_that_float16_cannot_hold_is_an_error() -> None:
+    whole = np.ones(1, bool)
+    piece = Piece(np.ones((2, 3), np.float16), np.zeros(1, np.int64), np.asarray([2]), whole, whole)
+    with pytest.raises(DataError, match="float32"):
+        collate([piece], affixes=Affixes(suffix=np.full(3, 1e6, np.float32)), dtype="float16")

@@ -64,7 +64,9 @@ def test_partition_values_are_the_text_of_the_path(tmp_path: Path) -> None:
 def test_a_partition_that_is_also_a_column_wins_and_is_told_once(tmp_path: Path) -> None:
     for lang in ("en", "ja"):
         put(tmp_path / f"lang={lang}", lang=["fr"] * 6)
-    with pytest.warns(DataWarning, match=r"`lang` is a partition of the path \(text\) and a column of the file") as caught:
+    with pytest.warns(
+        DataWarning, match=r"`lang` is a partition of the path \(text\) and a column of the file"
+    ) as caught:
         dataset = open_dataset(tmp_path, filters=[FilterConfig(column="lang", value="ja")])
     assert len(caught) == 1
     assert len(list(dataset.documents())) == len(LENGTHS)
@@ -112,6 +114,47 @@ def test_another_file_system_reads_the_same(tmp_path: Path) -> None:
 def test_a_path_that_holds_nothing_is_one_error(root: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         discover(root if "://" in root else str(tmp_path / root), EMBEDDING_COLUMN)
+
+
+def test_a_path_that_is_missing_is_named_as_written_and_as_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError) as caught:
+        discover("../some/where", EMBEDDING_COLUMN)
+    assert "dataset ../some/where does not exist" in str(caught.value)
+    assert f"looked at {tmp_path.parent / 'some' / 'where'}" in str(caught.value)
+
+
+@pytest.mark.parametrize("asked", ["val", "valid", "validation", "Validation"])
+def test_a_split_may_be_asked_for_by_its_usual_names(asked: str, tmp_path: Path) -> None:
+    put(tmp_path / "split=val")
+    put(tmp_path / "Train")
+    (source,) = open_dataset(tmp_path).files(asked)
+    assert [f.relative for f in source.files] == ["split=val/part-0.parquet"]
+
+
+def test_a_split_that_is_not_there_is_an_error_that_lists_those_that_are(tmp_path: Path) -> None:
+    put(tmp_path / "split=train")
+    put(tmp_path / "split=dev")
+    with pytest.raises(DataError, match=r"no files for the split `test`; splits found: dev, train"):
+        open_dataset(tmp_path).files("test")
+
+
+def test_documents_come_in_the_order_of_file_names_whatever_the_order_on_disk(tmp_path: Path) -> None:
+    for name in ("b", "a/z", "c", "a/b"):
+        put(tmp_path / name)
+    assert [f.relative for f in discover(str(tmp_path), EMBEDDING_COLUMN)] == [
+        f"{name}/part-0.parquet" for name in ("a/b", "a/z", "b", "c")
+    ]
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"x" * 100 + b"PAR1", b"text"])
+def test_a_file_that_is_no_parquet_is_named(content: bytes, tmp_path: Path) -> None:
+    put(tmp_path)
+    (tmp_path / "half.parquet").write_bytes(content)
+    with pytest.raises(DataError, match=r"half\.parquet is (empty|not a complete parquet file)"):
+        discover(str(tmp_path), EMBEDDING_COLUMN)
 
 
 def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:

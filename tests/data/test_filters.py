@@ -6,10 +6,12 @@ import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from lexalcm.data.filters import FilterConfig, passes_partitions
+from lexalcm.data.sources import ReadingConfig
 from lexalcm.errors import ConfigError, DataError
 from tests.data.numbered import fixed, nested, open_dataset, stands_right, write_table
 
@@ -49,6 +51,11 @@ def folder(tmp_path: Path) -> Path:
         ("score", ">", 3, [4, 5]),
         ("score", ">=", 3, [2, 4, 5]),
         ("day", ">=", "2024-01-05", [4, 5]),
+        ("day", "==", datetime.date(2024, 1, 2), [1]),
+        ("day", "in", ["2024-01-05", "2024-01-01"], [0, 4]),
+        ("day", "not in", [datetime.date(2024, 1, 1)], [1, 2, 3, 4, 5]),
+        ("lang", "in", [], []),
+        ("lang", "not in", [None, "en"], [1, 4, 5]),
         ("lang", "==", HOSTILE, []),
     ],
 )
@@ -70,7 +77,14 @@ def test_a_bad_row_that_a_filter_leaves_out_is_no_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "operator, value, passes",
-    [("==", "04", True), ("==", 4, False), ("in", ["04", "05"], True), ("not in", ["04"], False), ("is null", None, False), (">", "03", True)],
+    [
+        ("==", "04", True),
+        ("==", 4, False),
+        ("in", ["04", "05"], True),
+        ("not in", ["04"], False),
+        ("is null", None, False),
+        (">", "03", True),
+    ],
 )
 def test_partition_values_are_text(operator: str, value: Any, passes: bool) -> None:
     filters = [FilterConfig(column="month", operator=operator, value=value)]
@@ -90,6 +104,10 @@ def test_the_null_partition_passes_null_tests_alone() -> None:
     "fields, message",
     [
         ({"column": "lang", "operator": "="}, "not a known operator"),
+        ({"column": "lang", "operator": "is not nul"}, 'Did you mean "is not null"'),
+        ({"column": "lang", "operator": "not in", "value": "en"}, "needs a list"),
+        ({"column": "lang", "operator": "<", "value": {"a": 1}}, "needs one value"),
+        ({"column": 3}, "name of a column"),
         ({"column": "lang", "operator": "eval", "value": "1"}, "not a known operator"),
         ({"column": "lang", "operator": "in", "value": "en"}, "needs a list"),
         ({"column": "lang", "operator": "==", "value": ["en"]}, "needs one value"),
@@ -124,3 +142,36 @@ def test_filters_that_leave_no_file_are_an_error(tmp_path: Path) -> None:
     write_table(tmp_path / "lang=en", pa.array(nested(), fixed(pa.float32())))
     with pytest.raises(DataError, match=r"no file that its `filters` on lang let pass"):
         list(open_dataset(tmp_path, filters=[FilterConfig(column="lang", value="fr")]).documents())
+
+
+@pytest.mark.parametrize("value", [HOSTILE, "${HOME}", "en' or '1'=='1", "*", ".*", "", "\x00", "%s{0}"])
+def test_hostile_text_is_a_value_like_any_other(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lang = ["en", value, "en", "en", value, "en"]
+    folder = write_table(tmp_path / "d", pa.array(nested(), fixed(pa.float32())), lang=lang)
+    assert kept(folder, "lang", "==", value) == kept(folder, "lang", "in", [value]) == [1, 4]
+    assert kept(folder, "lang", "!=", value) == [0, 2, 3, 5]
+    assert not Path("owned").exists()
+
+
+def test_a_filter_on_a_partition_and_one_on_a_column_work_together(tmp_path: Path) -> None:
+    for lang in ("en", "ja", "__HIVE_DEFAULT_PARTITION__"):
+        embeddings = pa.array(nested(), fixed(pa.float32()))
+        write_table(tmp_path / f"lang={lang}", embeddings, score=[1, 2, 3, None, 5, 6])
+    filters = [
+        FilterConfig(column="lang", operator="!=", value="en"),
+        FilterConfig(column="score", operator=">", value=2),
+    ]
+    documents = list(open_dataset(tmp_path, filters=filters).documents())
+    assert [d.row for d in documents] == [2, 4, 5] and all("lang=ja" in d.id for d in documents)
+
+
+def test_a_filter_leaves_other_documents_under_their_own_rows(tmp_path: Path) -> None:
+    folder = write_table(tmp_path, pa.array(nested(), fixed(pa.float16())), lang=list("abababab")[:6], per_group=4)
+    reader = open_dataset(folder, filters=[FilterConfig(column="lang", value="b")]).create_reader(None, ReadingConfig())
+    rows = []
+    for (batch,) in reader:
+        assert batch.ids is not None
+        assert (batch.concepts[:, 0].numpy() == np.repeat(batch.ids.row, batch.layout.lengths) + 1).all()
+        rows += batch.ids.row.tolist()
+    assert sorted(rows) == [1, 3, 5]

@@ -1,6 +1,7 @@
 """The training reader: every document once an epoch, in an order that a resumed run continues exactly.
 
-Vectors tell where they stand: component 0 is the document, component 1 the sentence, so that a vector under another id shows.
+Vectors tell where they stand: component 0 is the document, component 1 the sentence, so that a vector under another id
+shows.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ import copy
 import os
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +18,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lexalcm.data.batch import ConceptBatch
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.data.reader import ConceptReader
-from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig, SourceConfig
+from lexalcm.data.sources import ConceptParquetConfig, SourceConfig
 from lexalcm.data.write import NewDocument, write_documents
 from lexalcm.errors import DataError
-
-LENGTHS = [3, 7, 1, 12, 5, 5, 2, 9, 4, 30, 6, 8, 1, 2, 11, 3, 5, 7, 4, 6, 2, 3, 9]
-
-
-def write(
-    folder: Path, lengths: list[int], *, first: int = 0, name: str = "part-0.parquet", per_group: int = 20
-) -> Path:
-    def concepts(document: int, length: int) -> np.ndarray:
-        x = np.ones((length, 4), np.float32)
-        x[:, 0], x[:, 1] = document + 1, np.arange(length) + 1
-        return x
-
-    documents = [NewDocument(["s"] * n, concepts(first + i, n)) for i, n in enumerate(lengths)]
-    write_documents(folder / name, documents, dtype="float32", concepts_per_row_group=per_group)
-    return folder
+from tests.data.readers import LENGTHS, contents, epoch, names, on_ranks, reading, walk, write
 
 
 @pytest.fixture
@@ -46,27 +31,6 @@ def dataset(tmp_path: Path) -> ConceptParquetDataset:
     write(tmp_path / "d", LENGTHS[:12], name="a.parquet")
     write(tmp_path / "d", LENGTHS[12:], first=12, name="b.parquet")
     return ConceptParquetDataset(ConceptParquetConfig(path=str(tmp_path / "d")))
-
-
-def reading(**fields: Any) -> ReadingConfig:
-    return ReadingConfig(
-        **{"concepts_per_batch": 24, "max_seq_len": 16, "shuffle_window": 40, "num_workers": 1, **fields}
-    )
-
-
-def names(batches: list[ConceptBatch]) -> list[str]:
-    return [name for batch in batches if batch.ids is not None for name in batch.ids.names()]
-
-
-def epoch(reader: ConceptReader) -> list[list[ConceptBatch]]:
-    steps = list(reader)
-    reader.reset()
-    return steps
-
-
-def contents(batch: ConceptBatch) -> list[tuple[int, int]]:
-    """(document, sentence) of every concept, as its vector tells."""
-    return [(int(d) - 1, int(s) - 1) for d, s in batch.concepts[:, :2].tolist()]
 
 
 @pytest.mark.parametrize(
@@ -122,17 +86,6 @@ def test_a_run_killed_anywhere_goes_on_with_the_same_batches(dataset: ConceptPar
     def make() -> ConceptReader:
         return dataset.create_reader(None, reading(**fields), num_accumulate=accumulate)
 
-    def walk(reader: ConceptReader, count: int) -> list[Any]:
-        """Steps of a trainer: names of a batch list, or the end of an epoch."""
-        taken: list[Any] = []
-        while len(taken) < count:
-            try:
-                taken.append(names(next(reader)))
-            except StopIteration:
-                reader.reset()
-                taken.append("end of epoch")
-        return taken
-
     whole = walk(make(), 40)
     assert whole.count("end of epoch") >= 2
     for stop in range(40):
@@ -149,19 +102,12 @@ def test_a_run_killed_anywhere_goes_on_with_the_same_batches(dataset: ConceptPar
         assert walk(last, 40 - middle) == whole[middle:]
 
 
-def on_ranks(dataset: ConceptParquetDataset, world_size: int, fields: dict, epochs: int) -> list[list[list[Any]]]:
-    """Runs one reader a thread, with a collective that waits for all; steps by epoch by rank."""
-    flags = [False] * world_size
-    barrier = threading.Barrier(world_size, timeout=30)
+def epochs_of_ranks(
+    dataset: ConceptParquetDataset, world_size: int, fields: dict, epochs: int
+) -> list[list[list[Any]]]:
+    """Runs one reader a thread; steps by epoch by rank."""
 
-    def run(rank: int) -> list[list[Any]]:
-        def any_rank(flag: bool) -> bool:
-            flags[rank] = flag
-            barrier.wait()
-            told = any(flags)
-            barrier.wait()
-            return told
-
+    def run(rank: int, any_rank: Callable[[bool], bool]) -> list[list[Any]]:
         reader = dataset.create_reader(
             None, reading(**fields), rank=rank, world_size=world_size, num_accumulate=2, any_rank=any_rank
         )
@@ -169,14 +115,13 @@ def on_ranks(dataset: ConceptParquetDataset, world_size: int, fields: dict, epoc
         reader.close()
         return found
 
-    with ThreadPoolExecutor(world_size) as pool:
-        return list(pool.map(run, range(world_size)))
+    return on_ranks(world_size, run)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5])
 def test_ranks_share_an_epoch_without_loss_and_end_it_together(dataset: ConceptParquetDataset, world_size: int) -> None:
     expected = sorted(n for step in epoch(dataset.create_reader(None, reading(max_seq_len=8))) for n in names(step))
-    by_rank = on_ranks(dataset, world_size, {"max_seq_len": 8}, epochs=2)
+    by_rank = epochs_of_ranks(dataset, world_size, {"max_seq_len": 8}, epochs=2)
     for number in range(2):
         steps_by_rank = [found[number] for found in by_rank]
         assert len({len(steps) for steps in steps_by_rank}) == 1
@@ -298,7 +243,9 @@ print([name for (batch,) in reader for name in batch.ids.names()])
     runs = set()
     for seed in ("1", "2"):
         environment = {**os.environ, "PYTHONHASHSEED": seed}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+        done = subprocess.run(
+            [sys.executable, "-c", code], check=False, capture_output=True, text=True, env=environment
+        )
         assert done.returncode == 0, (done.returncode, done.stderr)
         runs.add(done.stdout)
     assert len(runs) == 1 and "a.parquet" in runs.pop()
@@ -337,7 +284,36 @@ print(max(sizes[:16]), max(sizes))
 """
     if not Path("/proc/self/statm").exists():
         pytest.skip("the system does not tell a process's memory by /proc")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, all_of_it = map(int, done.stdout.split())
     assert all_of_it < first + 30e6  # the file has 80 MB
+
+
+def test_a_step_that_fails_halfway_is_not_counted_as_read(tmp_path: Path) -> None:
+    good, bad = np.ones((3, 4), np.float32), np.full((3, 4), np.nan, np.float32)
+    for name, concepts in (("a", good), ("b", bad)):
+        write_documents(tmp_path / f"{name}.parquet", [NewDocument(["s"] * 3, concepts)], dtype="float32")
+    dataset = ConceptParquetDataset(ConceptParquetConfig(path=str(tmp_path)))
+    config = reading(shuffle=False, shuffle_window=1, concepts_per_batch=None, documents_per_batch=1, prefetch=0)
+    reader = dataset.create_reader(None, config, num_accumulate=2)
+    before = copy.deepcopy(reader.state_dict())
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"b\.parquet"):
+            next(reader)
+    assert reader.state_dict() == before
+
+
+@pytest.mark.parametrize("prefetch", [0, 4])
+def test_an_error_is_no_end_of_an_epoch(tmp_path: Path, prefetch: int) -> None:
+    write(tmp_path, [3] * 10)
+    bad = NewDocument(["s"] * 2, np.full((2, 4), np.nan, np.float32))
+    write_documents(tmp_path / "z.parquet", [bad], dtype="float32")
+    dataset = ConceptParquetDataset(ConceptParquetConfig(path=str(tmp_path)))
+    config = reading(shuffle=False, shuffle_window=4, concepts_per_batch=16, prefetch=prefetch)
+    reader = dataset.create_reader(None, config)
+    assert next(reader)
+    for _ in range(3):
+        with pytest.raises(DataError, match=r"z\.parquet"):
+            while True:
+                next(reader)

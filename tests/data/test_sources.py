@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lexalcm.data.filters import FilterConfig
 from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig, SourceConfig
 from lexalcm.errors import ConfigError
 
@@ -36,6 +37,7 @@ def test_a_dataset_that_cannot_be_is_refused(fields: dict[str, Any], message: st
         ({"max_seq_len": 0}, "`dataset.reading.max_seq_len`"),
         ({"max_seq_len": 3.9}, "`dataset.reading.max_seq_len` must be an integer"),
         ({"seed": True}, "`dataset.reading.seed` must be an integer"),
+        ({"hold_out_every": 0}, "`dataset.reading.hold_out_every`"),
         ({"prefetch": -1}, "`dataset.reading.prefetch`"),
         ({"shuffle": "no"}, "`dataset.reading.shuffle` must be true or false"),
         ({"concepts_per_batch": None}, "exactly one of `concepts_per_batch` and `documents_per_batch`"),
@@ -49,7 +51,7 @@ def test_a_dataset_that_cannot_be_is_refused(fields: dict[str, Any], message: st
 def test_a_reading_that_cannot_be_is_refused(fields: dict[str, Any], message: str) -> None:
     config = ReadingConfig(**fields)
     with pytest.raises(ConfigError, match=message):
-        getattr(config, "check")()
+        config.check()
 
 
 def test_sources_inherit_and_are_told_apart() -> None:
@@ -60,3 +62,49 @@ def test_sources_inherit_and_are_told_apart() -> None:
     first, second = config.resolved_sources()
     assert (first.name, first.text_column, first.embedding_column) == ("train", "text", config.embedding_column)
     assert (second.name, second.text_column, second.embedding_column) == ("train#1", "t", "e")
+
+
+def test_names_stay_apart_even_from_given_ones() -> None:
+    sources = [SourceConfig(path="a", name="x#2"), SourceConfig(path="b/x"), SourceConfig(path="c/x")]
+    names = [source.name for source in ConceptParquetConfig(sources=sources).resolved_sources()]
+    assert names[:2] == ["x#2", "x"] and len(set(names)) == 3
+
+
+def test_filters_of_the_dataset_and_of_a_source_both_count() -> None:
+    every, one = FilterConfig(column="lang", value="en"), FilterConfig(column="score", operator=">", value=1)
+    config = ConceptParquetConfig(
+        sources=[SourceConfig(path="a"), SourceConfig(path="b", filters=[one])], filters=[every]
+    )
+    assert [source.filters for source in config.resolved_sources()] == [[every], [every, one]]
+
+
+def test_a_filter_that_is_wrong_in_a_source_is_found_there() -> None:
+    sources = [SourceConfig(path="a"), SourceConfig(path="b", filters=["lang == en"])]  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match=r"`sources\[1\]\.filters`.*never evaluated"):
+        ConceptParquetConfig(sources=sources).resolved_sources()
+
+
+def test_the_configuration_given_is_left_as_it_was() -> None:
+    config = ConceptParquetConfig(sources=[SourceConfig(path="a/x"), SourceConfig(path="b/x")])
+    config.resolved_sources()
+    assert [(s.name, s.embedding_column) for s in config.sources] == [(None, None), (None, None)]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["max_seq_len", "min_document_len", "max_document_len", "hold_out_every", "shuffle_window", "seed", "num_workers"],
+)
+@pytest.mark.parametrize("value", [-1, True, 2.0, "8", float("nan")])
+def test_numbers_are_whole_and_not_below_their_least(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"`dataset.reading.{name}` must be an integer of at least"):
+        ReadingConfig(**{name: value}).check()
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_holding_out_every_row_is_refused(every: int) -> None:
+    with pytest.raises(ConfigError, match="hold_out_every"):
+        ReadingConfig(hold_out_every=every).check()
+
+
+def test_defaults_can_be_honoured() -> None:
+    ReadingConfig().check()

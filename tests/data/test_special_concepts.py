@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch_file
 
 from lexalcm.data.special_concepts import load_special_concepts
 from lexalcm.errors import DataError
@@ -49,7 +51,18 @@ def test_another_kind_of_file_is_refused(content: bytes, tmp_path: Path) -> None
         load_special_concepts(tmp_path / "s.safetensors")
 
 
-@pytest.mark.parametrize("value", [np.ones((2, 4), np.float32), np.full(4, np.nan, np.float32)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ones((2, 4), np.float32),
+        np.ones((4, 1), np.float32),
+        np.ones((1, 1, 4), np.float32),
+        np.asarray(1.0, np.float32),
+        np.full(4, np.nan, np.float32),
+        np.full(4, 1e300),
+    ],
+    ids=["two", "column", "cube", "scalar", "NaN", "too large"],
+)
 def test_a_tensor_that_is_no_finite_vector_is_refused(value: np.ndarray, tmp_path: Path) -> None:
     save_file({"start": value}, tmp_path / "s.safetensors")
     with pytest.raises(DataError, match="`start` must be one finite vector"):
@@ -59,3 +72,19 @@ def test_a_tensor_that_is_no_finite_vector_is_refused(value: np.ndarray, tmp_pat
 def test_a_missing_file_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"do not exist \(looked at /"):
         load_special_concepts(tmp_path / "s.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_type_that_numpy_lacks_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    save_torch_file({"start": torch.ones(4).to(dtype)}, tmp_path / "s.safetensors")
+    with pytest.raises(DataError, match=r"s\.safetensors"):
+        load_special_concepts(tmp_path / "s.safetensors")
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"no {PUBLISHED}")
+def test_every_published_file_is_called_by_its_name() -> None:
+    files = sorted(PUBLISHED.glob("*.safetensors"))
+    assert files
+    for file in files:
+        special = load_special_concepts(file)
+        assert special.names == [file.stem] and special.get(file.stem, 1024).any()

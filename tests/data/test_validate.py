@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from lexalcm.data.decode import decode_sentences, decode_vectors
-from lexalcm.data.validate import BadRowCounter, bad_rows, finite_and_nonzero
+from lexalcm.data.validate import BadRowCounter, bad_rows, finite_and_nonzero, whole_chunk_has_other_width
 from lexalcm.errors import DataError
 from tests.data.numbered import WIDTH, fixed, nested, texts
 
@@ -82,3 +82,52 @@ def test_more_bad_documents_than_allowed_stop_once_a_thousand_were_seen() -> Non
     counter.add(1500, {i: "a null" for i in range(10)}, file="f", row_group=1, first_row=0)
     with pytest.raises(DataError, match=r"21 of the first 2,001 documents are bad .*1%"):
         counter.add(1, {0: "a null"}, file="f", row_group=2, first_row=0)
+
+
+@pytest.mark.parametrize("leaf", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_one_component_spoils_its_document_alone(leaf: pa.DataType, value: float) -> None:
+    documents = nested()
+    documents[3][0][WIDTH - 1] = value
+    assert bad_rows(decode_vectors(pa.array(documents, fixed(leaf)), WIDTH), None) == {
+        3: "NaN or infinity in sentence 0"
+    }
+
+
+def test_nulls_are_blamed_on_their_documents_beside_empty_ones() -> None:
+    documents = nested([0, 2, 0, 0, 3, 0])
+    documents[1][1] = None
+    documents[2] = None
+    documents[4][2][1] = None
+    assert reasons(documents) == {
+        1: "a null in sentence 1",
+        2: "the list of embeddings is null",
+        4: "a null in sentence 2",
+    }
+
+
+def test_a_vector_of_another_width_is_said_with_the_expected_one() -> None:
+    documents = nested()
+    documents[2][3] = [1.0] * 3
+    vectors = decode_vectors(pa.array(documents, pa.list_(pa.list_(pa.float32()))), WIDTH)
+    assert bad_rows(vectors, None) == {2: "a vector that is not 4 wide in sentence 3"}
+    assert whole_chunk_has_other_width(vectors) is None
+
+
+def test_a_file_whose_vectors_all_have_another_width_is_told_from_one_bad_row() -> None:
+    kind = pa.list_(pa.list_(pa.float32()))
+    narrow = [[vector[:3] for vector in document] for document in nested()]
+    assert whole_chunk_has_other_width(decode_vectors(pa.array(narrow, kind), WIDTH)) == 3
+    assert whole_chunk_has_other_width(decode_vectors(pa.array(narrow[:1], kind), WIDTH)) is None
+    assert whole_chunk_has_other_width(decode_vectors(pa.array(nested(), kind), WIDTH)) is None
+
+
+def test_text_that_is_null_beside_an_empty_document_is_no_fault() -> None:
+    assert reasons([[], *nested([2])], [None, ["a", "b"]]) == {}
+
+
+def test_a_share_that_is_just_allowed_goes_on() -> None:
+    counter = BadRowCounter(skip=True, max_share=0.01)
+    counter.add(1000, {i: "a null" for i in range(10)}, file="f", row_group=0, first_row=0)
+    counter.add(1000, {}, file="f", row_group=1, first_row=0)
+    assert (counter.num_bad, counter.seen) == (10, 2000)

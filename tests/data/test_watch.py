@@ -35,7 +35,9 @@ def spoilt_text(value: str) -> list[Any]:
     return text
 
 
-@pytest.mark.parametrize("value, message", [("x" * 251, "251 characters"), (" \t", "empty or blank"), ("", "empty or blank")])
+@pytest.mark.parametrize(
+    "value, message", [("x" * 251, "251 characters"), (" \t", "empty or blank"), ("", "empty or blank")]
+)
 def test_odd_sentences_are_told_once(value: str, message: str, tmp_path: Path) -> None:
     (text,) = told(write(tmp_path, text=spoilt_text(value)))
     assert message in text and "part-0.parquet" in text

@@ -48,7 +48,8 @@ def test_metas_spacings_by_their_formulas() -> None:
         assert found["meta_trailing"] == torch.arange(99, -1, -stride).tolist()
         assert len(found["meta_trailing"]) == len(found["leading"]) == math.ceil(100 / stride)
         assert found["leading"] == torch.arange(0, 100, stride).flip(0).tolist()
-        assert len(found["linspace"]) == num_steps and found["linspace"][-1] == 0
+        spread = torch.linspace(0, 99, num_steps, dtype=torch.float64)
+        assert found["linspace"] == spread.long().flip(0).tolist()
     assert inference_timesteps(META, 40, "meta_trailing") == list(range(99, 0, -2))
     assert inference_timesteps(META, 4, "linspace") == [99, 66, 33, 0]
     assert inference_timesteps(META, 1, "linspace") == [0]

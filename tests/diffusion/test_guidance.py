@@ -46,6 +46,18 @@ def test_full_rescaling_restores_the_spread_of_the_noise() -> None:
     torch.testing.assert_close(noise.std(-1), own.std(-1))
 
 
+def test_without_rescaling_no_spread_is_needed() -> None:
+    found = guide(CONDITIONAL[:, :1], OTHER[:, :1], NOISY[:, :1], torch.tensor(0.4).double(), scale=3.0, rescale=0.0)
+    torch.testing.assert_close(found, 3.0 * CONDITIONAL[:, :1] - 2.0 * OTHER[:, :1])
+
+
+@pytest.mark.parametrize("alpha", [1e-4, 1e-8, 1e-12, 0.0])
+def test_rescaling_in_float32_stays_exact_next_to_pure_noise(alpha: float) -> None:
+    limit = on_noise(torch.tensor(max(alpha, 1e-10)).double(), 3.0, 0.7)
+    found = guide(*(x.float() for x in (CONDITIONAL, OTHER, NOISY)), torch.tensor(alpha), scale=3.0, rescale=0.7)
+    torch.testing.assert_close(found, limit.float(), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("rescale", [0.0, 0.7])
 def test_the_cleanest_rows_of_a_steep_schedule_divide_by_nothing(rescale: float) -> None:
     rows = [x.float() for x in (CONDITIONAL, OTHER, NOISY)]

@@ -157,6 +157,12 @@ def test_what_is_not_finite_stops_with_step_and_cause(name: str, bad: float) -> 
     assert isinstance(info.value, LexalcmError)
 
 
+def test_starting_noise_that_is_not_finite_is_not_blamed_on_the_model() -> None:
+    latents = torch.tensor([[0.0, float("nan")]])
+    with pytest.raises(SamplingError, match=r"given at step 1 of 10 \(timestep 100\).*starting noise"):
+        sample(lambda x, t: x, latents, PRE1, config())
+
+
 @EACH_SAMPLER
 def test_a_steep_schedule_without_any_noise_in_its_first_rows_stays_finite(name: str) -> None:
     schedule = NoiseSchedule(ScheduleConfig(kind="sigmoid", num_steps=1000, sigmoid_alpha=9.0))
@@ -285,6 +291,18 @@ def test_ancestral_noise_is_taken_from_the_caller_and_ends_before_the_last_step(
 def test_settings_that_cannot_be_honoured_are_refused_by_field(fields: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         SamplerConfig(**fields).check()
+    with pytest.raises(ConfigError, match=named):
+        sample(lambda x, t: x, torch.zeros(1, 2), PRE1, SamplerConfig(**fields))
+
+
+def test_settings_at_the_ends_of_their_ranges_are_honoured() -> None:
+    for fields in ({"eta": 1.0}, {"guidance_rescale": 1.0}, {"num_steps": 1}, {"guidance_scale": 0.0}):
+        SamplerConfig(**fields).check()
+
+
+def test_the_defaults_are_plain_ddim_in_forty_steps() -> None:
+    plain = config("ddim", 40, guidance_scale=1.0, guidance_rescale=0.0, initial_noise_scale=1.0, eta=0.0)
+    assert SamplerConfig() == plain
 
 
 def test_a_sampler_is_one_function_and_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,26 @@ def test_a_table_is_real_even_where_the_model_is_not() -> None:
         ({"kind": "cosin"}, r'schedule\.kind.*"cosine"'),
         ({"num_steps": 0}, r"schedule\.num_steps"),
         ({"beta_start": 0.5, "beta_end": 0.1}, r"schedule\.beta_start"),
+        ({"scaled_linear_exponent": 0.0}, r"schedule\.scaled_linear_exponent"),
+        ({"sigmoid_alpha": -1.0}, r"schedule\.sigmoid_alpha"),
+        ({"rescale_zero_terminal_snr": True, "num_steps": 1}, r"schedule\.num_steps"),
     ],
 )
 def test_impossible_schedules_are_refused_by_field(fields: dict, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
+        NoiseSchedule(ScheduleConfig(**fields))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "sigmoid", "sigmoid_alpha": 1000.0},
+        {"kind": "sigmoid", "sigmoid_beta": float("inf")},
+        {"kind": "sigmoid", "sigmoid_beta": float("inf"), "num_steps": 1},
+        {"kind": "scaled_linear", "scaled_linear_exponent": 1e-3},
+        {"kind": "scaled_linear", "scaled_linear_exponent": float("inf")},
+    ],
+)
+def test_parameters_that_give_no_falling_table_are_refused(fields: dict) -> None:
+    with pytest.raises(ConfigError, match=rf"alpha-bars that fall.*{fields['kind']}"):
         NoiseSchedule(ScheduleConfig(**fields))

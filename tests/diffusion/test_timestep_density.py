@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -53,6 +56,32 @@ def test_draws_of_the_density_fall_into_each_interval_as_often(
 )
 def test_beta_densities_have_their_closed_forms(density: TimestepDensityConfig, cumulative: Tensor) -> None:
     torch.testing.assert_close(timestep_probabilities(density, 20), cumulative.diff(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b"), [(5, 30), (2, 300), (100, 100), (2000, 3)])
+def test_steep_beta_densities_are_the_tails_of_a_binomial(a: int, b: int) -> None:
+    n = a + b - 1
+
+    def cumulative(x: Fraction) -> Fraction:
+        return sum((math.comb(n, j) * x**j * (1 - x) ** (n - j) for j in range(a, n + 1)), Fraction(0))
+
+    edges = [cumulative(Fraction(t, 20)) for t in range(21)]
+    expected = torch.tensor([float(high - low) for low, high in pairwise(edges)], dtype=torch.float64)
+    torch.testing.assert_close(timestep_probabilities(beta(a, b), 20), expected, rtol=1e-6, atol=1e-15)
+
+
+def test_no_parameters_are_too_steep_to_be_told() -> None:
+    steep = timestep_probabilities(beta(1e5, 1e5), 20)
+    assert steep[9] == pytest.approx(0.5) and steep[10] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("b", [0.01, 0.4, 1.0, 30.0])
+@pytest.mark.parametrize("a", [0.01, 0.4, 1.0, 30.0])
+def test_a_coarse_grid_adds_up_a_fine_one(a: float, b: float) -> None:
+    fine = timestep_probabilities(beta(a, b), 120)
+    for coarse in (1, 2, 12):
+        expected = fine.reshape(coarse, -1).sum(1)
+        torch.testing.assert_close(timestep_probabilities(beta(a, b), coarse), expected, rtol=1e-6, atol=1e-12)
 
 
 def test_high_noise_density_is_that_of_one_minus_a_square() -> None:

@@ -1,0 +1,172 @@
+"""A run that is killed anywhere goes on as if it had not been: with mixtures, on ranks, at an epoch's very end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.reader import ConceptReader
+from lexalcm.data.sources import ConceptParquetConfig, SourceConfig
+from lexalcm.errors import DataError
+from tests.data.readers import LENGTHS, names, on_ranks, reading, walk, write
+
+
+def plain(folder: Path) -> ConceptParquetDataset:
+    write(folder / "d", LENGTHS[:12], name="a.parquet")
+    write(folder / "d", LENGTHS[12:], first=12, name="b.parquet")
+    return ConceptParquetDataset(ConceptParquetConfig(path=str(folder / "d")))
+
+
+def weighted(folder: Path) -> ConceptParquetDataset:
+    sources = []
+    for name, count, weight in (("few", 6, 2.0), ("many", 25, 1.0)):
+        write(folder / name, [4, 20, 1, 7, 3] * (count // 5) + [4] * (count % 5))
+        sources.append(SourceConfig(path=str(folder / name), weight=weight))
+    return ConceptParquetDataset(ConceptParquetConfig(sources=sources))
+
+
+def saved(reader: ConceptReader) -> dict[str, Any]:
+    """What comes back from a checkpoint: plain values, none of them shared with the reader."""
+    return json.loads(json.dumps(reader.state_dict()))
+
+
+def record(reader: ConceptReader, count: int) -> tuple[list[Any], list[list[dict[str, Any]]]]:
+    """Steps of a trainer, and the states that a checkpoint before each may hold."""
+    taken: list[Any] = []
+    states = [[saved(reader)]]
+    while len(taken) < count:
+        try:
+            taken.append(names(next(reader)))
+            states.append([saved(reader)])
+        except StopIteration:
+            at_end = saved(reader)
+            reader.reset()
+            taken.append("end of epoch")
+            states[-1].append(at_end)
+            states.append([saved(reader)])
+    return taken, states
+
+
+@pytest.mark.parametrize("make", [plain, weighted])
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"concepts_per_batch": None, "documents_per_batch": 4}, {"shuffle": False, "shuffle_window": 8}],
+    ids=["concepts", "documents", "in order"],
+)
+def test_every_state_goes_on_with_the_same_steps(
+    make: Callable[[Path], ConceptParquetDataset], fields: dict[str, Any], tmp_path: Path
+) -> None:
+    dataset = make(tmp_path)
+    first = dataset.create_reader(None, reading(**fields))
+    steps, states = record(first, 30)
+    first.close()
+    assert steps.count("end of epoch") >= 2
+    for stop, some in enumerate(states[:-1]):
+        for number, state in enumerate(some):
+            # Neither how far ahead batches are made nor by how many threads shows in them.
+            again = dataset.create_reader(None, reading(**{"prefetch": stop % 3, "num_workers": 1 + number, **fields}))
+            again.load_state_dict(state)
+            assert saved(again) == state
+            assert walk(again, len(steps) - stop) == steps[stop:], (stop, number)
+            again.close()
+
+
+def test_a_reader_that_has_moved_on_can_be_put_back(tmp_path: Path) -> None:
+    reader = plain(tmp_path).create_reader(None, reading())
+    steps, states = record(reader, 12)
+    for stop in (7, 0, 11):
+        reader.load_state_dict(states[stop][0])
+        assert walk(reader, 12 - stop) == steps[stop:]
+
+
+def test_a_state_does_not_change_when_its_reader_goes_on(tmp_path: Path) -> None:
+    reader = plain(tmp_path).create_reader(None, reading())
+    next(reader)
+    state = reader.state_dict()
+    kept = json.loads(json.dumps(state))
+    walk(reader, 12)
+    assert state == kept
+
+
+def resume(
+    make: Callable[[int, Callable[[bool], bool]], ConceptReader],
+    states: list[dict[str, Any]],
+    count: int,
+    rank: int,
+    any_rank: Callable[[bool], bool],
+) -> list[Any]:
+    reader = make(rank, any_rank)
+    reader.load_state_dict(states[rank])
+    taken = walk(reader, count)
+    reader.close()
+    return taken
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_go_on_together_from_any_step(world_size: int, tmp_path: Path) -> None:
+    dataset = plain(tmp_path)
+
+    def make(rank: int, any_rank: Callable[[bool], bool]) -> ConceptReader:
+        config = reading(max_seq_len=8, concepts_per_batch=8)
+        return dataset.create_reader(
+            None, config, rank=rank, world_size=world_size, num_accumulate=2, any_rank=any_rank
+        )
+
+    whole = on_ranks(world_size, lambda rank, any_rank: record(make(rank, any_rank), 20))
+    ends = [[i for i, step in enumerate(steps) if step == "end of epoch"] for steps, _ in whole]
+    assert ends[0] and all(places == ends[0] for places in ends)
+    for stop in range(20):
+        for number in range(len(whole[0][1][stop])):
+            states = [by_rank[1][stop][number] for by_rank in whole]
+            assert on_ranks(world_size, partial(resume, make, states, 20 - stop)) == [s[stop:] for s, _ in whole]
+
+
+def test_batches_of_another_size_go_on_behind_what_was_consumed(tmp_path: Path) -> None:
+    dataset = plain(tmp_path)
+    reader = dataset.create_reader(None, reading())
+    seen = names([batch for _ in range(3) for batch in next(reader)])
+    other = dataset.create_reader(None, reading(concepts_per_batch=50))
+    other.load_state_dict(saved(reader))
+    seen += [name for step in other for name in names(step)]
+    everything = [name for step in dataset.create_reader(None, reading()) for name in names(step)]
+    assert sorted(seen) == sorted(everything) and len(set(seen)) == len(seen)
+
+
+def test_other_files_are_named_on_both_sides(tmp_path: Path) -> None:
+    dataset = plain(tmp_path)
+    state = saved(dataset.create_reader(None, reading()))
+    write(tmp_path / "d", [3], name="c.parquet")
+    other = ConceptParquetDataset(dataset.config).create_reader(None, reading())
+    with pytest.raises(DataError, match=r"its files were 2:[0-9a-f]+, but are 3:[0-9a-f]+ now"):
+        other.load_state_dict(state)
+
+
+def test_a_file_of_another_content_is_another_file(tmp_path: Path) -> None:
+    dataset = plain(tmp_path)
+    state = saved(dataset.create_reader(None, reading()))
+    write(tmp_path / "d", LENGTHS[12:-1], first=12, name="b.parquet")
+    other = ConceptParquetDataset(dataset.config).create_reader(None, reading())
+    with pytest.raises(DataError, match="not the one of the checkpoint"):
+        other.load_state_dict(state)
+
+
+def test_other_weights_are_refused_by_both_values(tmp_path: Path) -> None:
+    dataset = weighted(tmp_path)
+    state = saved(dataset.create_reader(None, reading()))
+    dataset.config.sources[0].weight = 5.0
+    other = ConceptParquetDataset(dataset.config).create_reader(None, reading())
+    with pytest.raises(DataError, match=r"weight 2\).*weight 5\)"):
+        other.load_state_dict(state)
+
+
+def test_a_state_of_another_release_is_refused(tmp_path: Path) -> None:
+    reader = plain(tmp_path).create_reader(None, reading())
+    for state in ({}, {**saved(reader), "belongs": {"version": 1}}):
+        with pytest.raises(DataError, match="Resume with the release that saved it"):
+            reader.load_state_dict(state)
