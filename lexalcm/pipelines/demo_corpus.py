@@ -76,11 +76,15 @@ def write_demo_corpus(
     facts = json.loads(json.dumps({**asdict(config), "encoder": STAND_IN_NAME}))
     if note.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
-        if {key: found.get(key) for key in facts} == facts:
+        if {key: found.get(key) for key in facts} != facts:
+            raise ConfigError(f"{folder} holds a demo corpus made in another way. Remove it, or name another folder.")
+        if "num_sentences" in found:
             return DemoCorpus(found["num_documents"], found["num_sentences"], was_there=True)
-        raise ConfigError(f"{folder} holds a demo corpus made in another way. Remove it, or name another folder.")
-    if folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty and holds no demo corpus. Name another folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Written first, and without the number of sentences: so an interrupted corpus is made again, not refused.
+    note.write_text(json.dumps(facts) + "\n", encoding="utf-8")
     rng, grammar = np.random.default_rng(config.seed), Grammar()
     stories = _distinct_stories(grammar, rng, config)
     encoder = StandInEncoder(config.dim)
