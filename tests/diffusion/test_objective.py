@@ -84,6 +84,13 @@ def test_batch_normalised_weights_average_one_over_the_targets_of_a_batch() -> N
         assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("timestep", [2, 18, 19])
+def test_a_lone_target_weighs_one_however_little_signal_it_holds(timestep: int) -> None:
+    one = objective(weighting="clamp_snr_meta")
+    terms = one.loss(torch.ones(2, 1), torch.zeros(2, 1), torch.tensor([5, timestep]), torch.tensor([False, True]))
+    assert terms.loss_sum.item() == pytest.approx(1.0, rel=1e-5)
+
+
 def test_batch_normalised_weights_are_zero_and_finite_when_all_drew_pure_noise() -> None:
     one = objective(weighting="clamp_snr_meta")
     terms = one.loss(torch.ones(3, 1), torch.zeros(3, 1), torch.tensor([20, 20, 20]), torch.ones(3, dtype=torch.bool))
@@ -173,6 +180,10 @@ def test_combinations_that_cannot_work_are_refused() -> None:
     Objective(ObjectiveConfig(weighting="clamp_snr"), steep, "sample")
     with pytest.raises(ConfigError, match="residual"):
         Objective(ObjectiveConfig(), SCHEDULE, "v_prediction", "residual")
+    only_pure_noise = NoiseSchedule(ScheduleConfig(num_steps=1))
+    with pytest.raises(ConfigError, match="every drawn timestep the weight 0"):
+        Objective(ObjectiveConfig(weighting="clamp_snr"), only_pure_noise)
+    Objective(ObjectiveConfig(weighting="clamp_snr", min_gamma=2.0, max_gamma=2.0), only_pure_noise)
     for fields, named in (
         ({"noise_draws": 0}, "noise_draws"),
         ({"guidance_dropout": 1.0}, "guidance_dropout"),

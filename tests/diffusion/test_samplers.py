@@ -282,7 +282,7 @@ def test_ancestral_noise_is_taken_from_the_caller_and_ends_before_the_last_step(
         ({"clip_noise": 0.0}, r"sampler\.clip_noise"),
         ({"initial_noise_scale": 0.0}, r"sampler\.initial_noise_scale"),
         ({"epsilon_scaling": -1.0}, r"sampler\.epsilon_scaling"),
-        ({"guidance_rescale": 2.0}, r"sampler\.guidance_rescale"),
+        ({"guidance_rescale": 1.2}, r"sampler\.guidance_rescale"),
         ({"guidance_scale": float("nan")}, r"sampler\.guidance_scale"),
         ({"name": "dpm_solver_2m", "eta": 0.5}, r"sampler\.eta.*ddim"),
         ({"name": "dpm_solver_2m", "epsilon_scaling": 1.02}, r"sampler\.epsilon_scaling.*ddim"),
@@ -296,7 +296,13 @@ def test_settings_that_cannot_be_honoured_are_refused_by_field(fields: dict, nam
 
 
 def test_settings_at_the_ends_of_their_ranges_are_honoured() -> None:
-    for fields in ({"eta": 1.0}, {"guidance_rescale": 1.0}, {"num_steps": 1}, {"guidance_scale": 0.0}):
+    for fields in (
+        {"eta": 1.0},
+        {"guidance_rescale": 1.0},
+        {"num_steps": 1},
+        {"guidance_scale": 0.0},
+        {"clip_noise": 0.05},
+    ):
         SamplerConfig(**fields).check()
 
 
