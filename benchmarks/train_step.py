@@ -30,13 +30,13 @@ from torch import Tensor
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.plain_pre1 import plain_forward  # noqa: E402
-from lexalcm.diffusion.parametrization import add_noise  # noqa: E402
-from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig  # noqa: E402
-from lexalcm.layout import DocumentLayout  # noqa: E402
-from lexalcm.models.pre1.config import Pre1Config  # noqa: E402
-from lexalcm.models.pre1.factory import create_pre1_model  # noqa: E402
-from lexalcm.models.pre1.model import Pre1Model  # noqa: E402
+from benchmarks.plain_pre1 import plain_forward
+from lexalcm.diffusion.parametrization import add_noise
+from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from lexalcm.layout import DocumentLayout
+from lexalcm.models.pre1.config import Pre1Config
+from lexalcm.models.pre1.factory import create_pre1_model
+from lexalcm.models.pre1.model import Pre1Model
 
 CASES = {
     "8 x 32": [32] * 8,

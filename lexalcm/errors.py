@@ -30,6 +30,13 @@ class SetupError(LexalcmError):
     """An installation that cannot run: a missing library, or versions that do not fit together."""
 
 
+def innermost(error: BaseException) -> str:
+    """The text of the exception that started it: fairseq2 wraps the telling one in general ones."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error)
+
+
 def near_match(name: str, known: Iterable[str]) -> str:
     """Returns ` Did you mean "x"?` when one of ``known`` is close to ``name``, else an empty string."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch.nn import Module
 
 from lexalcm.checkpoints.resolve import resolve_card
-from lexalcm.errors import CardError, CheckpointError, unknown_name
+from lexalcm.errors import CardError, CheckpointError, innermost, unknown_name
 
 
 def load_model(source: str | Path, *, device: Device | str = "cpu", dtype: torch.dtype = torch.float32) -> Module:
@@ -45,7 +45,7 @@ def load_model(source: str | Path, *, device: Device | str = "cpu", dtype: torch
             f"Train your own with a recipe, or write a card with a `checkpoint`."
         ) from None
     except (CorruptModelCheckpointError, AssetCardError, SafetensorError) as ex:
-        raise CheckpointError(f"{_where(card)} cannot be loaded{_weights(card)}: {_innermost(ex)}") from ex
+        raise CheckpointError(f"{_where(card)} cannot be loaded{_weights(card)}: {innermost(ex)}") from ex
     model.eval()
     return model
 
@@ -62,10 +62,3 @@ def _weights(card: AssetCard) -> str:
         return ""
     path = Path(field.value.removeprefix("file://"))
     return f" from {path} ({path.stat().st_size:,} bytes)" if path.is_file() else ""
-
-
-def _innermost(ex: BaseException) -> str:
-    """The text of the exception that started it: fairseq2 wraps the telling one in general ones."""
-    while ex.__cause__ is not None:
-        ex = ex.__cause__
-    return str(ex)

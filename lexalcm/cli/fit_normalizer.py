@@ -35,7 +35,7 @@ def run(args: Namespace) -> int:
     from lexalcm.errors import ConfigError
     from lexalcm.evaluation.documents import chosen_split
     from lexalcm.models.normalizer.config import NormalizerConfig
-    from lexalcm.pipelines.fit_normalizer import fit_normalizer
+    from lexalcm.pipelines.fit_normalizer import fit_normalizer, listed_dims
     from lexalcm.recipes.dataset import open_named_dataset
 
     output = Path(args.output)
@@ -62,7 +62,7 @@ def run(args: Namespace) -> int:
     if fit.method == "robust":
         config = NormalizerConfig(dim=len(fit.center), quantile_min=25.0, quantile_max=75.0)
     card = write_normalizer_card(output, config)
-    dead = f"{len(fit.dead_dims)} without spread: {_listed(fit.dead_dims)}" if fit.dead_dims else "all with spread"
+    dead = f"{len(fit.dead_dims)} without spread: {listed_dims(fit.dead_dims)}" if fit.dead_dims else "all with spread"
     how = "exact" if fit.error_bound == 0.0 else f"error at most {fit.error_bound:.2%} of a dimension's range"
     data = f"{fit.num_concepts:,} concepts of {fit.num_documents:,} documents in {len(fit.files):,} file(s)"
     print(
@@ -74,11 +74,6 @@ def run(args: Namespace) -> int:
         f"Train with it: --config normalizer.path={output} normalizer.fit=null"
     )
     return 0
-
-
-def _listed(dims: tuple[int, ...], *, most: int = 20) -> str:
-    more = f" and {len(dims) - most} more" if len(dims) > most else ""
-    return ", ".join(str(dim) for dim in dims[:most]) + more
 
 
 def _warn(message: Warning | str, *place: object, **more: object) -> None:

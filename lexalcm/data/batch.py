@@ -7,7 +7,7 @@ pieces of long ones).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -58,7 +58,7 @@ class ConceptBatch:
 
     ids: WindowIds | None = None
 
-    num_step_targets: int = field(default=0)
+    num_step_targets: int = 0
     """Targets of all micro-batches of this rank's step."""
 
     num_step_batches: int = 1

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.parametrization import OutputForm, PredictionType, loss_weight
+from lexalcm.diffusion.parametrization import OutputForm, PredictionType, loss_weight, precise
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.diffusion.timestep_density import TimestepDensityConfig, timestep_probabilities
 from lexalcm.errors import ConfigError, unknown_name
@@ -196,8 +196,7 @@ class Objective:
         :param target_mask: bool ``[*P]``: positions that count.
         """
         with torch.autocast(predicted.device.type, enabled=False):
-            precise = predicted.float() if predicted.dtype in (torch.bfloat16, torch.float16) else predicted
-            error = (precise - clean).square().mean(dim=-1)
+            error = (precise(predicted) - clean).square().mean(dim=-1)
             _, weights, _ = self._tables(timesteps.device)
             weighted = error * weights[timesteps - self.schedule.first_timestep].to(error.dtype)
             counted = target_mask.to(error.dtype)

@@ -22,7 +22,7 @@ OutputForm = Literal["direct", "residual"]
 def add_noise(clean: Tensor, noise: Tensor, alpha_cumprod: Tensor) -> Tensor:
     """``sqrt(a) clean + sqrt(1 - a) noise``; ``clean`` may lack ``noise``'s leading dimension."""
     signal, sigma = _roots(alpha_cumprod)
-    return signal * _precise(clean) + sigma * _precise(noise)
+    return signal * precise(clean) + sigma * precise(noise)
 
 
 def to_clean(
@@ -33,7 +33,7 @@ def to_clean(
     output_form: OutputForm = "direct",
 ) -> Tensor:
     """The clean concept that a network's output means."""
-    output = _precise(output)
+    output = precise(output)
     if output_form == "residual":
         return residual_to_clean(output, noisy, alpha_cumprod)
     if prediction_type == "epsilon":
@@ -46,41 +46,41 @@ def to_clean(
 def noise_to_clean(noise: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     """Undefined where a = 0: a schedule with zero terminal SNR does not go with noise prediction."""
     signal, sigma = _roots(alpha_cumprod)
-    return (_precise(noisy) - sigma * noise) / signal
+    return (precise(noisy) - sigma * noise) / signal
 
 
 def velocity_to_clean(velocity: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     signal, sigma = _roots(alpha_cumprod)
-    return signal * _precise(noisy) - sigma * velocity
+    return signal * precise(noisy) - sigma * velocity
 
 
 def residual_to_clean(residual: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     """The residual is minus the velocity."""
     signal, sigma = _roots(alpha_cumprod)
-    return signal * _precise(noisy) + sigma * residual
+    return signal * precise(noisy) + sigma * residual
 
 
 def clean_to_noise(clean: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     """Undefined where a = 1: a concept without noise tells nothing of it."""
     signal, sigma = _roots(alpha_cumprod)
-    return (_precise(noisy) - signal * clean) / sigma
+    return (precise(noisy) - signal * clean) / sigma
 
 
 def clean_to_velocity(clean: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     """Undefined where a = 1."""
     signal, sigma = _roots(alpha_cumprod)
-    return (signal * _precise(noisy) - clean) / sigma
+    return (signal * precise(noisy) - clean) / sigma
 
 
 def noise_to_velocity(noise: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     """Undefined where a = 0."""
     signal, sigma = _roots(alpha_cumprod)
-    return (noise - sigma * _precise(noisy)) / signal
+    return (noise - sigma * precise(noisy)) / signal
 
 
 def velocity_to_noise(velocity: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:
     signal, sigma = _roots(alpha_cumprod)
-    return signal * velocity + sigma * _precise(noisy)
+    return signal * velocity + sigma * precise(noisy)
 
 
 def loss_weight(alpha_cumprod: Tensor, prediction_type: PredictionType) -> Tensor:
@@ -98,9 +98,10 @@ def loss_weight(alpha_cumprod: Tensor, prediction_type: PredictionType) -> Tenso
 
 
 def _roots(alpha_cumprod: Tensor) -> tuple[Tensor, Tensor]:
-    alpha = _precise(alpha_cumprod).unsqueeze(-1)
+    alpha = precise(alpha_cumprod).unsqueeze(-1)
     return alpha.sqrt(), (1.0 - alpha).sqrt()
 
 
-def _precise(x: Tensor) -> Tensor:
+def precise(x: Tensor) -> Tensor:
+    """Half-precision tensors as float32, others as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lexalcm.diffusion.grid import Spacing, inference_timesteps
 from lexalcm.diffusion.guidance import guide
+from lexalcm.diffusion.parametrization import precise
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import ConfigError, LexalcmError, unknown_name
 
@@ -129,12 +130,12 @@ def sample(
 
     def predict(noisy: Tensor, number: int) -> Tensor:
         step = steps[number]
-        clean = _precise(denoise(noisy, step.timestep))
+        clean = precise(denoise(noisy, step.timestep))
         # At pure noise both estimates of the noise are the latents themselves: there is nothing to guide.
         if config.guidance_scale != 1.0 and step.timestep != schedule.last_timestep:
             assert unconditional is not None
             alpha = noisy.new_tensor(step.alpha)
-            other = _precise(unconditional(noisy, step.timestep))
+            other = precise(unconditional(noisy, step.timestep))
             clean = guide(clean, other, noisy, alpha, scale=config.guidance_scale, rescale=config.guidance_rescale)
         if not torch.isfinite(clean).all():
             what = "The denoiser's prediction"
@@ -148,7 +149,7 @@ def sample(
             on_step(number + 1, len(steps))
         return clean
 
-    start = _precise(latents) * config.initial_noise_scale
+    start = precise(latents) * config.initial_noise_scale
     return SAMPLERS[config.name](predict, _clip(start, config), steps, config, variance_noise)
 
 
@@ -247,10 +248,6 @@ def dpm_solver_2m(
         x = _clip(x, config)
         previous, previous_length = clean, length
     return clean
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _clip(x: Tensor, config: SamplerConfig) -> Tensor:

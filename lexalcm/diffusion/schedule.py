@@ -86,8 +86,8 @@ class NoiseSchedule:
         config.check()
         self.config = config
         self.table = _build_table(config)
-        _check_table(self.table, config)
         """Alpha-bar of each row, float64 ``[S]``, on the CPU."""
+        _check_table(self.table, config)
         self.first_timestep = 1 if config.kind == "cosine" else 0
         self.last_timestep = len(self.table) - 1
         self._by_device: dict[torch.device, Tensor] = {}

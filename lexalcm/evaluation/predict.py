@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import SamplerConfig, sample
+from lexalcm.diffusion.samplers import SamplerConfig
 from lexalcm.evaluation.batches import packed
+from lexalcm.generation.draw import draw_concepts
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
 
@@ -68,14 +69,7 @@ def samples(
         for number in range(num_samples):
             noise = _Noise(seed, first, layout, model.concept_dim, sample=number)
             with _inference(model):
-                clean = sample(
-                    lambda x, t: model.denoise_step(x, t, cache),
-                    noise.draw(),
-                    model.schedule,
-                    config,
-                    unconditional=lambda x, t: model.denoise_step(x, t, cache, dropped=True),
-                    variance_noise=lambda step: noise.draw(),
-                )
+                clean = draw_concepts(model, cache, noise.draw(), config, variance_noise=lambda number: noise.draw())
                 drawn.append(_by_document(model.denormalize(clean), layout))
         for per_sample in zip(*drawn):
             yield np.stack(per_sample)

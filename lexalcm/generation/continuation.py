@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import SamplerConfig, sample
+from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.generation.draw import draw_concepts
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
 
@@ -38,12 +39,6 @@ def continue_document(
         layout.to(prompt.device)
         cache = model.denoise_cache(model.encode(new, layout, state), layout, next_only=True)
         latents = torch.randn(1, 1, prompt.size(1), generator=generator).to(prompt.device)
-        new = sample(
-            lambda x, t: model.denoise_step(x, t, cache),
-            latents,
-            model.schedule,
-            config,
-            unconditional=lambda x, t: model.denoise_step(x, t, cache, dropped=True),
-        )
+        new = draw_concepts(model, cache, latents, config)
         made.append(model.denormalize(new)[0, 0])
     return torch.stack(made)

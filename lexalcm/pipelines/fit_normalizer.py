@@ -6,7 +6,7 @@ Shapes: C dimensions of a concept, n concepts of one chunk.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
@@ -90,7 +90,9 @@ def fit(chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_ro
     dead = _dead(center, spread, step)
     bound = _error_bound(error, spread, dead)
     if len(dead):
-        warnings.warn(f"{len(dead)} of {dim} dimensions have no spread and get scale 1: {_listed(dead)}.", stacklevel=2)
+        warnings.warn(
+            f"{len(dead)} of {dim} dimensions have no spread and get scale 1: {listed_dims(dead)}.", stacklevel=2
+        )
     if accumulator.num_rows < FEW_CONCEPTS:
         warnings.warn(
             f"Only {accumulator.num_rows} concepts: too few for statistics to rely on (at least {FEW_CONCEPTS}).",
@@ -141,14 +143,16 @@ def fit_normalizer(
 def _grouped(chunks: Iterable[np.ndarray], *, rows: int = 8192) -> Iterator[np.ndarray]:
     """Joins the short arrays of single documents, so that the work a chunk costs is spread over many rows."""
     held: list[np.ndarray] = []
+    num_held = 0
     for chunk in chunks:
         if held and (chunk.shape[1:] != held[0].shape[1:] or chunk.dtype != held[0].dtype):
             yield np.concatenate(held)
-            held = []
+            held, num_held = [], 0
         held.append(chunk)
-        if sum(len(c) for c in held) >= rows:
+        num_held += len(chunk)
+        if num_held >= rows:
             yield np.concatenate(held)
-            held = []
+            held, num_held = [], 0
     if held:
         yield np.concatenate(held)
 
@@ -201,7 +205,7 @@ def _error_bound(error: np.ndarray, spread: np.ndarray, dead: np.ndarray) -> flo
     lost = np.flatnonzero(~np.isfinite(error))
     if len(lost):
         raise DataError(
-            f"the quartiles of {len(lost)} dimensions ({_listed(lost)}) lie far outside of what the first rows of the data"
+            f"the quartiles of {len(lost)} dimensions ({listed_dims(lost)}) lie far outside of what the first rows of the data"
             " showed. Shuffle the files, or fit with method standard."
         )
     live = np.setdiff1d(np.arange(len(spread)), dead)
@@ -209,13 +213,14 @@ def _error_bound(error: np.ndarray, spread: np.ndarray, dead: np.ndarray) -> flo
     bad = live[share > _LARGEST_ERROR]
     if len(bad):
         warnings.warn(
-            f"Median and range of {len(bad)} dimensions ({_listed(bad)}) may be off by up to {share.max():.1%} of the"
+            f"Median and range of {len(bad)} dimensions ({listed_dims(bad)}) may be off by up to {share.max():.1%} of the"
             " range: the first rows of the data are unlike the rest. Shuffle the files for a better fit.",
             stacklevel=3,
         )
     return float(share.max(initial=0.0))
 
 
-def _listed(dims: np.ndarray, *, most: int = 20) -> str:
+def listed_dims(dims: Sequence[int] | np.ndarray, *, most: int = 20) -> str:
+    """Dimensions as text, the first few of many."""
     rest = f" and {len(dims) - most} more" if len(dims) > most else ""
     return ", ".join(str(int(d)) for d in dims[:most]) + rest

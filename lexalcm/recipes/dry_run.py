@@ -72,7 +72,8 @@ class DryRun(Task):
         torch.manual_seed(self._config.common.seed + self._gangs.root.rank)
         self._say("data", self._describe_data())
         self._say("model", _describe_model(self._model))
-        if self._gangs.device.type == "cpu" and (self._config.dataset.reading.concepts_per_batch or 0) > CPU_CONCEPTS:
+        reading = self._config.dataset.reading
+        if dry_run_reading(reading, self._gangs.device) is not reading:
             self._say("batch", f"capped at {CPU_CONCEPTS:,} concepts, since this is a dry run on a CPU")
         for _ in range(_NUM_STEPS):
             self._step()

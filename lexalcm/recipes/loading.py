@@ -12,7 +12,7 @@ from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.utils.structured import StructureError
 from torch.optim import Optimizer
 
-from lexalcm.errors import ConfigError, unknown_name
+from lexalcm.errors import ConfigError, innermost, unknown_name
 from lexalcm.recipes.check_fields import check_fields
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.host import RecipeHost
@@ -53,7 +53,7 @@ def load_train_config(host: RecipeHost, file: Path, overrides: Sequence[str] = (
     try:
         return host.structure(merged, LcmTrainConfig)
     except StructureError as ex:
-        raise ConfigError(f"{file}: {_innermost(ex)}") from ex
+        raise ConfigError(f"{file}: {innermost(ex)}") from ex
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -109,9 +109,3 @@ def _check_components(host: RecipeHost, merged: dict[str, Any]) -> None:
             raise ConfigError(f"`model.arch`: {unknown_name('architecture', model['arch'], family.get_archs())}")
         if model["config_overrides"] is not None:
             check_fields(model["config_overrides"], family.config_kls, "model.config_overrides")
-
-
-def _innermost(ex: BaseException) -> str:
-    while ex.__cause__ is not None:
-        ex = ex.__cause__
-    return str(ex)

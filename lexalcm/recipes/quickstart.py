@@ -19,6 +19,7 @@ from lexalcm.data.dataset import ConceptParquetDataset, Document
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.evaluation.baselines import copy_previous
 from lexalcm.evaluation.predict import one_pass
 from lexalcm.evaluation.protocol import Figures, retrieval_figures
 from lexalcm.generation.continuation import continue_document
@@ -54,7 +55,7 @@ def run_quickstart(folder: Path, *, overrides: Sequence[str] = ()) -> int:
     documents = list(dataset.documents("validation"))
     concepts = [d.concepts for d in documents]
     learned = retrieval_figures(one_pass(model, concepts), concepts)
-    copied = retrieval_figures((c[:-1] for c in concepts), concepts)
+    copied = retrieval_figures(map(copy_previous, concepts), concepts)
     plot_losses(
         read_metrics(folder / "metrics" / "train.jsonl"),
         read_metrics(folder / "metrics" / "valid.jsonl"),

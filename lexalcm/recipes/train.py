@@ -91,14 +91,7 @@ class LcmTrainRecipe(Recipe):
         refuse_other_world(context.get_checkpoint_manager(), _checkpoint_folder(context), gangs.dp.size)
         dp_model = context.get_data_parallel_model()
         model = context.get_model_as(TwoTowerModel)
-        objective_config = component_config(
-            context.resolver,
-            config.objective,
-            kind="objective",
-            family="lcm_objective",
-            kls=ObjectiveConfig,
-            where="objective",
-        )
+        objective_config = component_config(context.resolver, config.objective, ObjectiveConfig, where="objective")
         objective = Objective(objective_config, model.schedule, model.prediction_type, model.output_form)
         dataset = self._open_dataset(context)
         reading = replace(config.dataset.reading, hold_out_every=config.dataset.hold_out_every)

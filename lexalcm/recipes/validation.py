@@ -24,15 +24,15 @@ from typing_extensions import Self, override
 from lexalcm.data.batch import ConceptBatch, collate_documents
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.diffusion.objective import Objective
-from lexalcm.diffusion.parametrization import add_noise
 from lexalcm.diffusion.samplers import SamplerConfig
 from lexalcm.diffusion.scores import energy_score
 from lexalcm.evaluation.predict import one_pass, samples
-from lexalcm.evaluation.protocol import DOCUMENTS_PER_GROUP, MAX_CONCEPTS, retrieval_figures
+from lexalcm.evaluation.protocol import DOCUMENTS_PER_GROUP, cut, retrieval_figures
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.recipes.components import component_config
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.training.ema import ExponentialMovingAverage
+from lexalcm.training.train_unit import predict_noised
 
 _RETRIEVAL = {
     "one_pass_cosine": "cosine",
@@ -157,12 +157,7 @@ class LcmValidUnit(EvalUnit[ValidationGroup]):
             self._update_energy(batch, metric_bag, positions, device)
 
     def _update_loss(self, batch: ValidationGroup, metric_bag: MetricBag) -> None:
-        model = self._model
-        clean = model.normalize(batch.concepts)
-        draw = self._objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
-        noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
-        predicted = self._dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
-        terms = self._objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
+        _, _, terms = predict_noised(self._dp_model, self._model, self._objective, batch)
         if batch.counts and batch.num_targets:
             metric_bag.get("loss", Mean).update(terms.loss_sum / batch.num_targets, weight=batch.num_targets)
 
@@ -202,16 +197,9 @@ def create_validation(
     elif split is None:
         return [], []
     section = config.validation
-    sampler = component_config(
-        context.resolver,
-        section.sampler,
-        kind="sampler",
-        family="lcm_sampler",
-        kls=SamplerConfig,
-        where="validation.sampler",
-    )
+    sampler = component_config(context.resolver, section.sampler, SamplerConfig, where="validation.sampler")
     sampler.check()
-    documents = (d.concepts[:MAX_CONCEPTS] for d in dataset.documents(split) if every is None or d.row % every == 0)
+    documents = cut(d.concepts for d in dataset.documents(split) if every is None or d.row % every == 0)
     chosen = [d for d in islice(documents, section.max_documents) if len(d)]
     groups = [chosen[i : i + DOCUMENTS_PER_GROUP] for i in range(0, len(chosen), DOCUMENTS_PER_GROUP)]
     unit = LcmValidUnit(dp_model, model, objective, ema=ema, sampler=sampler, num_samples=section.num_samples)

@@ -26,6 +26,22 @@ from lexalcm.training.flops import peak_flops
 from lexalcm.training.metrics import NUM_QUARTERS, quarter_name
 
 
+def predict_noised(
+    dp_model: Module, model: TwoTowerModel, objective: Objective, batch: ConceptBatch
+) -> tuple[Tensor, Tensor, LossTerms]:
+    """Noises a batch as the objective draws it, predicts it and measures the error.
+
+    :param dp_model: The data-parallel wrapper of ``model``.
+    :returns: The clean prediction ``[*P, C]`` or ``[K, *P, C]``, the timesteps drawn, and the loss.
+    """
+    with torch.no_grad():
+        clean = model.normalize(batch.concepts)
+        draw = objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
+        noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
+    predicted = dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
+    return predicted, draw.timesteps, objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
+
+
 @final
 class LcmTrainUnit(TrainUnit[ConceptBatch]):
     """Knows a two-tower model only by its interface."""
@@ -58,17 +74,11 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         if self._lapse_start is None:
             # The first step after metrics were published, so that a validation in between does not count.
             self._lapse_start = perf_counter()
-        model = self._model
-        with torch.no_grad():
-            clean = model.normalize(batch.concepts)
-            draw = self._objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
-            noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
-        predicted = self._dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
-        terms = self._objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
-        self._update_metrics(metric_bag, batch, predicted.detach(), draw.timesteps, terms)
+        predicted, timesteps, terms = predict_noised(self._dp_model, self._model, self._objective, batch)
+        self._update_metrics(metric_bag, batch, predicted.detach(), timesteps, terms)
         # The trainer averages gradients over ranks and micro-batches; undone here, a step's loss is the mean over all
         # targets of all ranks, whatever each of them holds, a rank without data included.
-        targets = torch.full((), float(batch.num_step_targets), device=clean.device)
+        targets = torch.full((), float(batch.num_step_targets), device=predicted.device)
         if self._gang.size > 1:
             self._gang.all_reduce(targets, ReduceOperation.SUM)
         share = self._gang.size * batch.num_step_batches / targets.clamp(min=1.0)
@@ -117,8 +127,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
     def _update_quarters(self, metric_bag: MetricBag, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms) -> None:
         schedule = self._model.schedule
         counted = batch.target_mask.expand(timesteps.shape).float()
-        span = schedule.last_timestep - schedule.first_timestep + 1
-        quarter_of = (timesteps - schedule.first_timestep) * NUM_QUARTERS // span
+        quarter_of = (timesteps - schedule.first_timestep) * NUM_QUARTERS // schedule.num_timesteps
         for quarter in range(NUM_QUARTERS):
             inside = counted * (quarter_of == quarter)
             weight = inside.sum()
