@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lexalcm.errors import ConfigError, DataError
+from lexalcm.pipelines import fit_normalizer as module
 from lexalcm.pipelines.fit_normalizer import fit, fit_normalizer
 
 
@@ -135,3 +136,16 @@ def test_documents_are_counted_with_their_files() -> None:
     assert (result.num_documents, result.num_concepts) == (4, 3000)
     assert result.files == ("part0.parquet", "part1.parquet")
     np.testing.assert_array_equal(result.center, fit([x]).center)
+
+
+def test_documents_are_joined_into_chunks_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [SimpleNamespace(concepts=x, file="a") for x in chunked(data(30_000), size=7)]
+    sizes: list[int] = []
+
+    def record(chunks: Iterator[np.ndarray], method: str) -> module.NormalizerFit:
+        return fit((sizes.append(len(chunk)) or chunk for chunk in chunks), method)
+
+    monkeypatch.setattr(module, "fit", record)
+    fit_normalizer(SimpleNamespace(documents=lambda split: iter(documents)))
+    assert sum(sizes) == 30_000
+    assert len(sizes) == 4 and max(sizes) < 8192 + 7

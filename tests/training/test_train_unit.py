@@ -9,7 +9,7 @@ from fairseq2.gang import FakeGang
 from fairseq2.metrics import MetricBag
 
 from lexalcm.data.batch import ConceptBatch, collate_documents, dummy_batch
-from lexalcm.diffusion.objective import Objective, ObjectiveConfig
+from lexalcm.diffusion.objective import Draw, Objective, ObjectiveConfig
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
 from lexalcm.training.metrics import quarter_name
@@ -81,3 +81,16 @@ def test_metrics_are_means_over_targets(draws: int) -> None:
     published = dict(values)
     unit.process_metric_values(published)
     assert "model_flops" not in published and published["model_tflops"] > 0.0
+
+
+def test_positions_drawn_to_see_no_context_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    unit, model = unit_and_model(guidance_dropout=0.5)
+    given: list[torch.Tensor | None] = []
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *args: given.append(args[4]) or forward(*args))
+    drawn: list[Draw] = []
+    draw = unit._objective.draw
+    monkeypatch.setattr(unit._objective, "draw", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1])
+    run(unit, [batch_of([9, 7])])
+    assert 0 < int(given[0].sum()) < 16
+    assert torch.equal(given[0], drawn[0].dropped)
