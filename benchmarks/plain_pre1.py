@@ -32,11 +32,11 @@ def plain_forward(
 
     h = _frontend(model.context_frontend, concepts_BTC)
     for layer in model.contextualizer.layers:
-        x = layer.self_attn_layer_norm(h)
+        x = _rms_norm(layer.self_attn_layer_norm, h)
         h = h + _attention(layer.self_attn, x, x, context_mask, rotate=True)
-        h = h + layer.ffn(layer.ffn_layer_norm(h))
-    h = model.contextualizer.layer_norm(h)
-    latent = model.latent_bridge.norm(model.context_down_proj(h))
+        h = h + layer.ffn(_rms_norm(layer.ffn_layer_norm, h))
+    h = _rms_norm(model.contextualizer.layer_norm, h)
+    latent = _rms_norm(model.latent_bridge.norm, model.context_down_proj(h))
     context = h + _frontend(model.denoiser_frontend, F.gelu(model.latent_bridge.proj(latent)))
     keys = torch.cat([context.new_zeros(batch, 1, context.size(-1)), context], dim=1)
 
@@ -44,18 +44,22 @@ def plain_forward(
     u = _frontend(model.denoiser_frontend, noisy_BTC)
     for layer in model.denoiser.layers:
         scale, shift, gate = layer.self_attn_modulator(embedding).chunk(3, dim=-1)
-        x = (1 + scale) * layer.self_attn_layer_norm(u) + shift
+        x = (1 + scale) * _rms_norm(layer.self_attn_layer_norm, u) + shift
         u = u + gate * _attention(layer.self_attn, x, x, own_TT, rotate=False)
         scale, shift, gate = layer.cross_attn_modulator(embedding).chunk(3, dim=-1)
-        x = (1 + scale) * layer.cross_attn_layer_norm(u) + shift
+        x = (1 + scale) * _rms_norm(layer.cross_attn_layer_norm, u) + shift
         u = u + gate * _attention(layer.cross_attn, x, keys, cross_mask, rotate=False)
         scale, shift, gate = layer.ffn_modulator(embedding).chunk(3, dim=-1)
-        u = u + gate * layer.ffn((1 + scale) * layer.ffn_layer_norm(u) + shift)
-    return model.output_proj(model.denoiser.layer_norm(u))
+        u = u + gate * layer.ffn((1 + scale) * _rms_norm(layer.ffn_layer_norm, u) + shift)
+    return model.output_proj(_rms_norm(model.denoiser.layer_norm, u))
 
 
 def _frontend(module: torch.nn.Module, x: Tensor) -> Tensor:
     return F.silu(module.proj(module.norm(x)))
+
+
+def _rms_norm(module: torch.nn.Module, x: Tensor) -> Tensor:
+    return F.rms_norm(x, (module.dim,), module.weight, module.eps)
 
 
 def _attention(module: torch.nn.Module, q: Tensor, kv: Tensor, mask: Tensor, *, rotate: bool) -> Tensor:

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_MAX_BUCKETS = 4
+_MAX_BUCKETS = 6
+
+_PAIRS_PER_BUCKET = 2048
+"""Query-key pairs that take as long as the calls a bucket adds."""
 
 
 class DocumentLayout:
@@ -50,7 +53,8 @@ class DocumentLayout:
             self._index_packed()
         else:
             self.positions = torch.arange(self.width).expand(len(self.lengths), self.width).contiguous()
-            self._buckets: list[tuple[int, int, Tensor | None]] = [(len(self.lengths), self.width, None)]
+            self._buckets: list[tuple[int, int]] = [(len(self.lengths), self.width)]
+            self._slots: Tensor | None = None
             self._inverse: Tensor | None = None
 
     def _index_packed(self) -> None:
@@ -59,9 +63,9 @@ class DocumentLayout:
         total = int(lengths.sum())
         self.positions = torch.from_numpy(np.arange(total, dtype=np.int64) - np.repeat(starts, lengths))
         if total and (lengths == lengths[0]).all():
-            self._buckets, self._inverse = [(len(lengths), int(lengths[0]), None)], None
+            self._buckets, self._slots, self._inverse = [(len(lengths), int(lengths[0]))], None, None
             return
-        buckets: list[tuple[int, int, Tensor | None]] = []
+        self._buckets, slots = [], []
         inverse = np.empty(total, np.int64)
         offset = 0
         for rows in _bucket_by_length(lengths):
@@ -73,8 +77,10 @@ class DocumentLayout:
             index = starts[rows][:, None] + np.minimum(column, lengths[rows][:, None] - 1)
             inverse[index[real]] = offset + np.flatnonzero(real)
             offset += index.size
-            buckets.append((len(rows), width, torch.from_numpy(index.reshape(-1))))
-        self._buckets, self._inverse = buckets, torch.from_numpy(inverse)
+            slots.append(index.reshape(-1))
+            self._buckets.append((len(rows), width))
+        self._slots = torch.from_numpy(np.concatenate(slots) if slots else inverse)
+        self._inverse = torch.from_numpy(inverse)
 
     @property
     def num_documents(self) -> int:
@@ -112,9 +118,12 @@ class DocumentLayout:
         if not self.packed:
             return [x]
         lead, rest = x.shape[:dim], x.shape[dim + 1 :]
+        if self._slots is not None:
+            # One gather for all buckets: its backward writes the whole gradient once, not once a bucket.
+            x = x.index_select(dim, self._slots)
+        parts = x.split([num_rows * width for num_rows, width in self._buckets], dim)
         return [
-            (x if index is None else x.index_select(dim, index)).reshape(*lead, num_rows, width, *rest)
-            for num_rows, width, index in self._buckets
+            part.reshape(*lead, num_rows, width, *rest) for part, (num_rows, width) in zip(parts, self._buckets)
         ]
 
     def unrows(self, rows: Sequence[Tensor], *, dim: int = 0) -> Tensor:
@@ -148,7 +157,7 @@ class DocumentLayout:
 
     def _apply(self, function) -> None:
         self.positions = function(self.positions)
-        self._buckets = [(num_rows, width, function(index)) for num_rows, width, index in self._buckets]
+        self._slots = function(self._slots)
         self._inverse = function(self._inverse)
 
     def __repr__(self) -> str:
@@ -157,14 +166,34 @@ class DocumentLayout:
 
 
 def _bucket_by_length(lengths: np.ndarray) -> list[np.ndarray]:
-    """Groups document indices, longest first; a group ends where padding to its longest would double a document."""
+    """Groups document indices, longest first, into the buckets that cost attention least."""
     order = np.argsort(-lengths, kind="stable")
     order = order[lengths[order] > 0]
-    groups: list[np.ndarray] = []
-    start = 0
-    for i in range(1, len(order) + 1):
-        last = i == len(order)
-        if last or (2 * lengths[order[i]] <= lengths[order[start]] and len(groups) < _MAX_BUCKETS - 1):
-            groups.append(order[start:i])
-            start = i
-    return groups
+    if not len(order):
+        return []
+    negated, counts = np.unique(-lengths[order], return_counts=True)
+    bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    cuts = _cheapest_cuts(-negated, bounds)
+    return [order[bounds[start] : bounds[end]] for start, end in zip(cuts, cuts[1:])]
+
+
+def _cheapest_cuts(widths: np.ndarray, bounds: np.ndarray) -> list[int]:
+    """Where to cut the distinct lengths ``widths`` (descending) into buckets; ``bounds`` counts the documents before each.
+
+    A bucket costs its rows times the square of its longest, and a constant. Dynamic programming over the last bucket.
+    """
+    count = len(widths)
+    # cost[i, j] of the bucket of the lengths i..j
+    rows = bounds[None, 1:] - bounds[:-1, None]
+    cost = np.where(rows > 0, rows * widths[:, None].astype(np.float64) ** 2 + _PAIRS_PER_BUCKET, np.inf)
+    best, starts = cost[0], []
+    for _ in range(min(_MAX_BUCKETS, count) - 1):
+        # Either the last bucket starts at i, after the best of what stands before, or one bucket fewer will do.
+        total = cost + np.concatenate([np.zeros(1), best[:-1]])[:, None]
+        starts.append(total.argmin(axis=0))
+        best = total.min(axis=0)
+    cuts = [count]
+    for start in reversed(starts):
+        if cuts[0] > 0:
+            cuts.insert(0, int(start[cuts[0] - 1]))
+    return cuts if cuts[0] == 0 else [0, *cuts]

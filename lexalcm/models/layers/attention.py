@@ -20,21 +20,19 @@ from lexalcm.models.layers.precision import at_least_float32
 
 
 class RotaryTable:
-    """cos and sin of ``p * theta^(-2i / E)`` for the positions of one batch; pairs are channels (2i, 2i + 1)."""
+    """Turns by ``p * theta^(-2i / E)`` for the positions of one batch; a channel pair (2i, 2i + 1) is one complex number."""
 
     def __init__(self, positions: Tensor, head_dim: int, *, theta: float, dtype: torch.dtype) -> None:
         """:param positions: int64 ``[*P]``."""
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
         exponent = torch.arange(0, head_dim, 2, dtype=dtype, device=positions.device) / head_dim
-        angles = positions.to(dtype).unsqueeze(-1) * theta**-exponent
-        self.cos = angles.cos().unsqueeze(-2)
-        self.sin = angles.sin().unsqueeze(-2)
+        angles = (positions.to(dtype).unsqueeze(-1) * theta**-exponent).unsqueeze(-2)
+        self.turns = torch.polar(torch.ones_like(angles), angles)
 
     def rotate(self, x: Tensor) -> Tensor:
         """Rotates ``[*P, H, E]`` in float32 and returns it in its own dtype."""
-        even, odd = at_least_float32(x).unflatten(-1, (-1, 2)).unbind(-1)
-        rotated = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
-        return rotated.flatten(-2).to(x.dtype)
+        pairs = torch.view_as_complex(at_least_float32(x).unflatten(-1, (-1, 2)))
+        return torch.view_as_real(pairs * self.turns).flatten(-2).to(x.dtype)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool = False, mask: Tensor | None = None) -> Tensor:

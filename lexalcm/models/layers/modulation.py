@@ -31,7 +31,7 @@ class Modulation:
 
 
 class TimestepConditioning:
-    """The timestep embeddings of one batch: either a table of all timesteps and an index into it, or as given."""
+    """The timestep embeddings of one batch: either a table of timesteps and an index into it, or as given."""
 
     def __init__(self, timesteps: Tensor, embed: Callable[[Tensor], Tensor], all_timesteps: Tensor) -> None:
         """
@@ -40,7 +40,10 @@ class TimestepConditioning:
         :param all_timesteps: int64 ``[S]``, ascending by one: what ``timesteps`` may hold.
         """
         self._index = None
-        if timesteps.numel() > all_timesteps.numel():
+        if timesteps.dim() > 0 and timesteps.device.type == "cpu":
+            timesteps, self._index = timesteps.unique(return_inverse=True)
+        elif timesteps.numel() > all_timesteps.numel():
+            # On an accelerator, finding the distinct ones would wait for it.
             self._index = timesteps - all_timesteps[0]
             timesteps = all_timesteps
         self._activated = F.silu(embed(timesteps))
@@ -50,5 +53,13 @@ class TimestepConditioning:
         scale, shift, gate = modulator(self._activated).chunk(3, dim=-1)
         scale = at_least_float32(scale) + 1.0
         if self._index is not None:
-            scale, shift, gate = (F.embedding(self._index, table) for table in (scale, shift, gate))
+            scale, shift, gate = (_gather(table, self._index) for table in (scale, shift, gate))
         return Modulation(scale=scale, shift=shift, gate=gate)
+
+
+def _gather(table: Tensor, index: Tensor) -> Tensor:
+    """Rows ``[*P, M]`` of ``table`` ``[S, M]``, with the gradient that is fast there: one row at a time is what
+    ``embedding`` does on CPU, and adding in any order what ``index_select`` does on an accelerator."""
+    if table.device.type == "cpu":
+        return table.index_select(0, index.flatten()).unflatten(0, index.shape)
+    return F.embedding(index, table)
