@@ -1,7 +1,8 @@
 """Which source gives the next window, and where a batch ends.
 
 Without weights there is one stream. With weights a source is drawn for every window; an epoch ends when the first
-source is exhausted, and the others carry over.
+source is exhausted, and the others carry over. A source without any window would end every epoch at its start, and is
+an error.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from lexalcm.data.stream import Pool, WindowStream
+from lexalcm.errors import DataError
 
 _BLOCK: Final = 4096
 
@@ -41,7 +43,10 @@ class Mixture:
         self._block: tuple[int, np.ndarray] | None = None
 
     def batches(self, *, concepts: int | None, documents: int | None) -> Iterator[list[Take]]:
-        """Yields the windows of each batch up to the end of the epoch; the last batch may be smaller."""
+        """Yields the windows of each batch up to the end of the epoch; the last batch may be smaller.
+
+        :raises DataError: A source with a weight has nothing to give.
+        """
         cut = self._cut_one if self._weights is None else self._cut_mixed
         while True:
             takes, more = cut(concepts, documents)
@@ -84,6 +89,12 @@ class Mixture:
             stream = self._streams[number]
             pool = stream.pool()
             if pool is None:
+                if stream.gives_nothing():
+                    raise DataError(
+                        f"Source {stream.source} has a weight, but no document to train on: neither filters, length limits "
+                        f"nor bad rows have left one for this rank in epoch {stream.epoch}.\n"
+                        f"Loosen its `filters`, leave the source out, or train with fewer ranks than it has documents."
+                    )
                 return self._as_takes(taken), False
             length = int(pool.lengths[stream.window])
             full = count == documents if documents is not None else size + length > (concepts or 0)

@@ -88,6 +88,8 @@ class WindowStream:
         self._pending.clear()
         self._pools = self._plan(epoch)
         self._current: Pool | None = None
+        self._from_start = pool == window == 0
+        self._gave_windows = False
 
     def _plan(self, epoch: int) -> list[list[Unit]]:
         units = units_of_rank(
@@ -118,10 +120,29 @@ class WindowStream:
                     return None
                 self._current = self._load(self.pool_number)
             if self.window < len(self._current.starts):
+                self._gave_windows = True
                 return self._current
             self._current = None
             self.pool_number += 1
             self.window = 0
+
+    def gives_nothing(self) -> bool:
+        """Whether this epoch has no window at all for this rank. To be asked at its end."""
+        if self._gave_windows:
+            return False
+        if not self._from_start:
+            # A resumed run may have come in behind the last window.
+            at = {"epoch": self.epoch, "pool": self.pool_number, "window": self.window}
+            self.move(epoch=self.epoch, pool=0, window=0)
+            empty = self.pool() is None
+            self.move(**at)
+            return empty
+        return True
+
+    @property
+    def source(self) -> str:
+        """Name of the source, or of the first of those that are joined."""
+        return str(self._files[0][1].name)
 
     def next_epoch(self) -> None:
         """Moves to the start of the next epoch."""

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.filters import FilterConfig
 from lexalcm.data.sources import ConceptParquetConfig, SourceConfig
+from lexalcm.errors import DataError
 from tests.data.readers import epoch, names, on_ranks, reading, write
 
 
@@ -79,3 +81,44 @@ def test_ranks_end_an_epoch_of_a_mixture_together_and_share_no_document(world_si
     first = [name for by_rank in found for name in by_rank[0] if name != "step"]
     assert len(set(first)) == len(first)
     assert len(of("few", first)) == 12
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_source_whose_rows_are_all_filtered_out_is_named(world_size: int, tmp_path: Path) -> None:
+    write(tmp_path / "good", [4] * 30)
+    write(tmp_path / "none", [4] * 30)
+    nothing = [FilterConfig(column="text_sentences", operator="is null")]
+    dataset = ConceptParquetDataset(
+        ConceptParquetConfig(
+            sources=[
+                SourceConfig(path=str(tmp_path / "good"), weight=1.0),
+                SourceConfig(path=str(tmp_path / "none"), weight=0.1, filters=nothing),
+            ]
+        )
+    )
+    reader = dataset.create_reader(
+        None, reading(), rank=0, world_size=world_size, any_rank=(lambda flag: flag) if world_size > 1 else None
+    )
+    with pytest.raises(DataError, match="Source none has a weight, but no document"):
+        epoch(reader)
+
+
+def test_a_weighted_source_without_files_of_the_split_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "split=train", [4] * 30)
+    write(tmp_path / "b" / "split=validation", [4] * 30)
+    sources = [SourceConfig(path=str(tmp_path / name), weight=1.0) for name in ("a", "b")]
+    dataset = ConceptParquetDataset(ConceptParquetConfig(sources=sources))
+    with pytest.raises(DataError, match="has a weight, but no file of the split `train`"):
+        dataset.create_reader("train", reading())
+
+
+def test_a_run_resumed_at_the_end_of_a_source_does_not_call_it_empty(tmp_path: Path) -> None:
+    dataset = mixture(tmp_path, few=(3, 1.0), many=(40, 1.0))
+    reader = dataset.create_reader(None, reading(concepts_per_batch=16))
+    for _ in reader:
+        state = reader.state_dict()
+    resumed = dataset.create_reader(None, reading(concepts_per_batch=16))
+    resumed.load_state_dict(state)
+    assert list(resumed) == []
+    resumed.reset()
+    assert epoch(resumed)
