@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
+from lexalcm import layout as module
 from lexalcm.layout import DocumentLayout
 
 UNEVEN = [128, 80, 66, 40, 31, 25, 17, 12, 9, 6]
@@ -38,6 +41,24 @@ def test_padding_in_rows_stays_small() -> None:
     layout = DocumentLayout(UNEVEN)
     slots = sum(r.shape[0] * r.shape[1] for r in layout.rows(torch.zeros(sum(UNEVEN), 1)))
     assert slots < 1.5 * sum(UNEVEN)
+
+
+def cost(buckets: list[tuple[int, int]]) -> int:
+    """As the layout counts it: query-key pairs and a constant a bucket."""
+    return sum(rows * width * width + module._PAIRS_PER_BUCKET for rows, width in buckets)
+
+
+@pytest.mark.parametrize("lengths", [UNEVEN, [128] * 7 + [127], [90, 60, 60, 30, 30, 30, 10, 3], [64, 1, 1, 1]])
+def test_buckets_are_the_cheapest_way_to_cut_the_lengths(lengths: list[int]) -> None:
+    """Against every way to cut the sorted lengths."""
+    ordered = sorted(lengths, reverse=True)
+    ways = [
+        [(end - start, ordered[start]) for start, end in itertools.pairwise([0, *cuts, len(ordered)])]
+        for count in range(min(module._MAX_BUCKETS, len(ordered)))
+        for cuts in itertools.combinations(range(1, len(ordered)), count)
+    ]
+    found = [(len(r), r.shape[1]) for r in DocumentLayout(lengths).rows(torch.zeros(sum(lengths), 1))]
+    assert cost(found) == min(cost(way) for way in ways)
 
 
 def test_shift_puts_a_zero_before_each_document_and_drops_its_last() -> None:

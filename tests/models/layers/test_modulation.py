@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import torch
+from torch.nn import Linear
+
+from lexalcm.models.layers.modulation import TimestepConditioning
+
+
+def embed(timesteps: torch.Tensor) -> torch.Tensor:
+    return torch.stack([timesteps.double(), timesteps.double().sqrt()], dim=-1)
+
+
+def test_modulations_are_those_of_each_position_and_computed_once_a_timestep() -> None:
+    torch.manual_seed(0)
+    modulator = Linear(2, 9).double()
+    rows = []
+    modulator.register_forward_hook(lambda _module, inputs, _output: rows.append(len(inputs[0])))
+    timesteps = torch.tensor([[3, 7, 3, 3], [7, 9, 3, 9]])
+    found = TimestepConditioning(timesteps, embed, torch.arange(1, 101)).modulation(modulator)
+    assert rows == [3]
+    plain = modulator(torch.nn.functional.silu(embed(timesteps)))
+    scale, shift, gate = plain.chunk(3, dim=-1)
+    for ours, theirs in ((found.scale, scale + 1.0), (found.shift, shift), (found.gate, gate)):
+        torch.testing.assert_close(ours, theirs)
+    weight = torch.randn_like(plain)
+    parameters = list(modulator.parameters())
+    ours = torch.autograd.grad((torch.cat([found.scale, found.shift, found.gate], -1) * weight).sum(), parameters)
+    theirs = torch.autograd.grad((plain * weight).sum(), parameters)
+    for a, b in zip(ours, theirs):
+        torch.testing.assert_close(a, b)
