@@ -23,7 +23,6 @@ from torch.nn import Module
 from lexalcm.diffusion.parametrization import OutputForm, PredictionType, to_clean
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.layout import DocumentLayout
-from lexalcm.models.layers.linear_context import LinearContext
 
 
 class TwoTowerModel(Module, ABC):
@@ -108,10 +107,6 @@ class TwoTowerModel(Module, ABC):
     @abstractmethod
     def towers(self) -> list[Module]:
         """The towers; each has a ``ModuleList`` named ``layers``, the unit of sharding and recomputation."""
-
-    def linear_path(self) -> LinearContext | None:
-        """The linear path from the preceding concepts to the clean prediction, if the family has one."""
-        return None
 
     def inert_parameters(self) -> set[str]:
         """Names of parameters that are kept for their checkpoint's sake but cannot influence the output."""

@@ -16,7 +16,6 @@ def check_train_config(config: LcmTrainConfig) -> None:
     _check_trainer(config)
     _check_dataset(config)
     _check_normalizer(config)
-    _check_linear_context(config)
     if config.ema.decay is not None and not 0.0 < config.ema.decay < 1.0:
         raise ConfigError(f"`ema.decay` must be between 0 and 1 (say 0.999), or null, but is {config.ema.decay}.")
     if config.validation.num_samples == 1:
@@ -90,13 +89,3 @@ def _check_normalizer(config: LcmTrainConfig) -> None:
         )
     if normalizer.fit is not None and normalizer.fit not in ("robust", "standard"):
         raise ConfigError(f"`normalizer.fit` must be robust or standard, but is {normalizer.fit!r}.")
-
-
-def _check_linear_context(config: LcmTrainConfig) -> None:
-    section = config.linear_context
-    if section.fit not in (None, "ridge"):
-        raise ConfigError(f"`linear_context.fit` must be ridge or null, but is {section.fit!r}.")
-    if not 0.0 < section.penalty < float("inf"):
-        raise ConfigError(f"`linear_context.penalty` must be above 0 and finite, but is {section.penalty}.")
-    if section.fit is None and not section.trainable:
-        raise ConfigError("`linear_context.trainable: false` would keep the path at zero: set `linear_context.fit: ridge`.")

@@ -70,24 +70,6 @@ class NormalizerSection:
 
 
 @dataclass(kw_only=True)
-class LinearContextSection:
-    """How the linear path of a new model starts, if it has one (``linear_context`` of the model). Ignored when a trained
-    model is loaded."""
-
-    fit: str | None = None
-    """``ridge``: at the ridge regression of the training split's concepts on what precedes them; ``null``: at zero."""
-
-    penalty: float = 4000.0
-    """Ridge penalty: pulls weights to zero as so many concepts would that show no connection."""
-
-    max_concepts: int | None = 1_000_000
-    """How many concepts ``fit`` reads; ``null`` reads all."""
-
-    trainable: bool = True
-    """``false`` keeps the path as fitted."""
-
-
-@dataclass(kw_only=True)
 class ComponentSection:
     """A component described by a card, by fields written here, or by a card with some fields changed."""
 
@@ -127,8 +109,6 @@ class LcmTrainConfig:
     model: ModelSection = field(default_factory=lambda: ModelSection(family=PRE1_FAMILY, arch="pre1_400m"))
 
     normalizer: NormalizerSection = field(default_factory=NormalizerSection)
-
-    linear_context: LinearContextSection = field(default_factory=LinearContextSection)
 
     dataset: ConceptDatasetSection = field(default_factory=ConceptDatasetSection)
 

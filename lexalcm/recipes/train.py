@@ -26,7 +26,6 @@ from lexalcm.recipes.components import component_config
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
 from lexalcm.recipes.dry_run import DryRun, dry_run_reading
-from lexalcm.recipes.linear_context import fit_linear_context_for_run
 from lexalcm.recipes.normalizer import fit_for_run, normalizer_of_card
 from lexalcm.recipes.resume import refuse_other_world
 from lexalcm.recipes.task import LcmTrainTask
@@ -61,18 +60,8 @@ class LcmTrainRecipe(Recipe):
             # fairseq2 makes every parameter trainable after the factory has run. Weight decay would shrink these.
             if name in inert:
                 parameter.requires_grad_(False)
-        path, section = model.linear_path(), context.get_config_as(LcmTrainConfig).linear_context
-        if path is None and section.fit is not None:
-            raise ConfigError(
-                "`linear_context.fit` needs a model with a linear path: set `linear_context` in "
-                "`model.config_overrides`, say to 4 preceding concepts."
-            )
         if newly_initialized and context.gangs.dp.rank == 0:
             self._set_normalizer(context, model)
-            if path is not None and section.fit is not None:
-                fit_linear_context_for_run(context, self._open_dataset(context), model, path)
-        if path is not None:
-            path.requires_grad_(section.trainable)
         return model
 
     def _set_normalizer(self, context: RecipeContext, model: TwoTowerModel) -> None:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -90,44 +89,6 @@ def test_held_out_rows_are_validated_on_and_never_trained_on(tmp_path: Path, tin
     state = torch.load(tmp_path / "run/checkpoints/step_12/data_reader/dp_00.pt", weights_only=True)
     assert state["counts"]["documents"] > 0
     assert read_metrics(tmp_path / "run" / "metrics" / "valid.jsonl")
-
-
-def with_path(overrides: list[str], *more: str) -> list[str]:
-    """The overrides with a linear path from two preceding concepts, and without EMA."""
-    return [o.replace("{concept_dim: 8,", "{concept_dim: 8, linear_context: 2,") for o in overrides] + [
-        "ema.decay=null",
-        *more,
-    ]
-
-
-def path_of(run: Path) -> torch.Tensor:
-    return load_model(run).state_dict()["linear_context.proj.weight"]
-
-
-def test_a_linear_path_starts_at_the_ridge_solution_and_can_be_kept_there(
-    tmp_path: Path, tiny_overrides: list[str]
-) -> None:
-    """The corpus turns each concept into the next, so the path's part for the last concept is that rotation."""
-    fitted = with_path(tiny_overrides, "linear_context.fit=ridge", "linear_context.penalty=0.1", "regime.num_steps=4")
-    train(tmp_path / "kept", [*fitted, "linear_context.trainable=false", "normalizer.fit=null", "normalizer.identity=true"])
-    turn = np.linalg.qr(np.random.default_rng(0).normal(size=(8, 8)))[0]
-    kept = path_of(tmp_path / "kept")
-    assert np.abs(kept[:, :8].numpy() - turn).max() < 0.35
-    train(tmp_path / "moved", [*fitted, "normalizer.fit=null", "normalizer.identity=true"])
-    moved = path_of(tmp_path / "moved")
-    assert 0.0 < (moved - kept).abs().max() < 0.1
-
-
-def test_a_linear_path_that_cannot_be_fitted_is_refused(tmp_path: Path, tiny_overrides: list[str]) -> None:
-    with pytest.raises(ConfigError, match="needs a model with a linear path"):
-        train(tmp_path / "run", [*tiny_overrides, "linear_context.fit=ridge"])
-    for override, told in (
-        ("linear_context.fit=lasso", "`linear_context.fit` must be ridge or null"),
-        ("linear_context.penalty=0", "`linear_context.penalty` must be above 0"),
-        ("linear_context.trainable=false", "would keep the path at zero"),
-    ):
-        with pytest.raises(ConfigError, match=told):
-            train(tmp_path / "run", with_path(tiny_overrides, override))
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon", "lcm_adamw"])

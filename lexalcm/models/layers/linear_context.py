@@ -4,7 +4,7 @@ Shapes: N concepts (``*P``: N, or B, T), C concept_dim, F features = (number of 
 
 Sentences follow one another almost linearly: ridge regression on the last four and the mean of all is hard to beat on a
 small corpus, and a network spends its first epochs finding it. The path starts at zero, so a model begins as without
-it, or at the regression's solution (:mod:`lexalcm.pipelines.fit_linear_context`).
+it.
 """
 
 from __future__ import annotations

@@ -307,9 +307,6 @@ class Pre1Model(TwoTowerModel):
     def towers(self) -> list[Module]:
         return [self.contextualizer, self.denoiser]
 
-    def linear_path(self) -> LinearContext | None:
-        return self.linear_context
-
     def inert_parameters(self) -> set[str]:
         """Query and key projections of own-position attention: the softmax of one score is 1."""
         return {
