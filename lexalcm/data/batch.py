@@ -6,8 +6,8 @@ pieces of long ones).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -63,6 +63,9 @@ class ConceptBatch:
 
     num_step_batches: int = 1
     """Micro-batches of the step."""
+
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Documents that were found bad since the reader handed out the step before, by kind; in a step's first batch."""
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
         """Moves the batch in place."""

@@ -13,6 +13,7 @@ here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -73,6 +74,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         self._producer: Producer | None = None
         self._counts = {"steps": 0, "batches": 0, "documents": 0, "concepts": 0}
         self._told_bad = 0
+        self._skipped: Counter[str] = Counter()
 
     def _create_streams(self, sources: list[SourceFiles]) -> tuple[list[str], list[WindowStream], list[float] | None]:
         sources = [s for s in sources if s.files]
@@ -136,6 +138,8 @@ class ConceptReader(DataReader[ConceptBatch]):
             batch.num_step_targets, batch.num_step_batches = targets, len(batches)
             self._count(batch)
         self._counts["steps"] += 1
+        skipped = self.bad_rows.by_kind()
+        batches[0].skipped, self._skipped = skipped - self._skipped, skipped
         return batches
 
     def _count(self, batch: ConceptBatch) -> None:

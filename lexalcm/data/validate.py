@@ -14,6 +14,20 @@ import numpy as np
 from lexalcm.data.decode import Sentences, Vectors
 from lexalcm.errors import DataError
 
+BAD_ROW_KINDS: Final = {
+    "null_embeddings": "the list of embeddings is null",
+    "null_sentences": "the list of sentences is null",
+    "null_sentence": "a null sentence",
+    "null_vector": "a null",
+    "other_width": "a vector that is not",
+    "not_finite": "NaN or infinity",
+    "zero_vector": "a zero vector",
+    "no_embeddings": "text without embeddings",
+    "counts_differ": "counts differ",
+    "not_text": "text that is not UTF-8",
+}
+"""Names of kinds of bad rows, for metrics, and how a reason of each begins; the first that fits is meant."""
+
 _SEEN_BEFORE_SHARE: Final = 1_000
 _BLOCK_COMPONENTS: Final = 1 << 18
 _HALF_INFINITY: Final = 0x7C00 << 1
@@ -130,6 +144,13 @@ class BadRowCounter:
     def summary(self) -> str:
         """Reasons and counts in one line, the most frequent first."""
         return ", ".join(f"{reason}: {count:,}" for reason, count in self.by_reason.most_common())
+
+    def by_kind(self) -> Counter[str]:
+        """Counts by the names of :data:`BAD_ROW_KINDS`."""
+        counts: Counter[str] = Counter()
+        for reason, count in dict(self.by_reason).items():
+            counts[next(name for name, begin in BAD_ROW_KINDS.items() if reason.startswith(begin))] += count
+        return counts
 
     def add(self, num_rows: int, reasons: dict[int, str], *, file: str, row_group: int, first_row: int) -> None:
         """

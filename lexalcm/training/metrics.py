@@ -11,12 +11,19 @@ from fairseq2.metrics.formatters import format_as_float, format_as_int, format_a
 from fairseq2.metrics.recorders import MetricDescriptor
 from fairseq2.runtime.dependency import DependencyContainer
 
+from lexalcm.data.validate import BAD_ROW_KINDS
+
 NUM_QUARTERS: Final = 4
 
 
 def quarter_name(quarter: int) -> str:
     """Name of the loss over a quarter of the timesteps, 1 the least noisy."""
     return f"loss_noise_quarter_{quarter}"
+
+
+def bad_rows_name(kind: str) -> str:
+    """Name of the count of documents skipped over the whole run; ``kind`` is one of ``BAD_ROW_KINDS``."""
+    return f"total_bad_rows_{kind}"
 
 
 def _descriptors() -> list[MetricDescriptor]:
@@ -31,7 +38,10 @@ def _descriptors() -> list[MetricDescriptor]:
         ("retrieval_at_1_unseen", "Retrieval@1 (unseen)", 143, number, True),
         ("retrieval_at_10_unseen", "Retrieval@10 (unseen)", 144, number, True),
         ("energy_score", "Energy Score", 145, number, False),
-        ("bad_rows", "Bad Rows", 811, count, False),
+        *(
+            (bad_rows_name(kind), f"Bad Rows ({kind.replace('_', ' ')})", 811, count, False)
+            for kind in BAD_ROW_KINDS
+        ),
         ("model_tflops", "Model TFLOP/s", 820, number, True),
         ("mfu", "Model FLOPs Utilization", 821, share, True),
     ]

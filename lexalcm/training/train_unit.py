@@ -19,11 +19,12 @@ from torch.nn import Module
 from typing_extensions import override
 
 from lexalcm.data.batch import ConceptBatch
+from lexalcm.data.validate import BAD_ROW_KINDS
 from lexalcm.diffusion.objective import LossTerms, Objective
 from lexalcm.diffusion.parametrization import add_noise
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.training.flops import peak_flops
-from lexalcm.training.metrics import NUM_QUARTERS, quarter_name
+from lexalcm.training.metrics import NUM_QUARTERS, bad_rows_name, quarter_name
 
 
 def predict_noised(
@@ -68,6 +69,8 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
             metric_bag.add(name, Sum())
         for name in ("total_num_examples", "total_num_elements", "total_num_target_elements"):
             metric_bag.add(name, Sum())
+        for kind in BAD_ROW_KINDS:
+            metric_bag.add(bad_rows_name(kind), Sum())
 
     @override
     def process_batch(self, batch: ConceptBatch, metric_bag: MetricBag) -> tuple[Tensor, None]:
@@ -107,6 +110,8 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         for name, count in counts.items():
             metric_bag.get(name, Sum).update(count)
             metric_bag.get(f"total_{name}", Sum).update(count)
+        for kind, count in batch.skipped.items():
+            metric_bag.get(bad_rows_name(kind), Sum).update(count)
         metric_bag.get("padding", Sum).update(layout.num_slots - layout.num_concepts)
         context_len = max(1, round(sum(n * n for n in layout.lengths) / max(layout.num_concepts, 1)))
         draws = timesteps.numel() // max(layout.num_slots, 1)
@@ -137,6 +142,9 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
 
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
+        for name in map(bad_rows_name, BAD_ROW_KINDS):
+            if not values.get(name, True):
+                del values[name]  # a line says what there is
         flops = values.pop("model_flops", None)
         if flops is None or self._lapse_start is None:
             return

@@ -223,8 +223,10 @@ def test_a_bad_row_found_in_the_background_reaches_the_caller(tmp_path: Path) ->
         epoch(ConceptParquetDataset(config).create_reader(None, reading()))
     config.on_bad_rows = "skip"
     reader = ConceptParquetDataset(config).create_reader(None, reading())
-    assert sum(b.layout.num_documents for (b,) in epoch(reader)) == 3
+    batches = [b for (b,) in epoch(reader)]
+    assert sum(b.layout.num_documents for b in batches) == 3
     assert dict(reader.bad_rows.by_reason) == {"NaN or infinity": 1}
+    assert [dict(b.skipped) for b in batches if b.skipped] == [{"not_finite": 1}]
 
 
 def test_the_model_and_the_dataset_must_agree_on_the_width(dataset: ConceptParquetDataset) -> None:

@@ -68,6 +68,27 @@ def test_skipped_documents_are_counted_by_reason() -> None:
     counter.add(5, {0: "counts differ: 1 sentences but 2 embeddings"}, file="f", row_group=1, first_row=0)
     assert counter.seen == 10 and dict(counter.by_reason) == {"a null": 2, "counts differ": 1}
     assert counter.summary() == "a null: 2, counts differ: 1"
+    assert counter.by_kind() == {"null_vector": 2, "counts_differ": 1}
+
+
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("the list of embeddings is null", "null_embeddings"),
+        ("the list of sentences is null", "null_sentences"),
+        ("a null in sentence 1", "null_vector"),
+        ("a null sentence", "null_sentence"),
+        ("a vector that is not 4 wide in sentence 0", "other_width"),
+        ("NaN or infinity in sentence 2", "not_finite"),
+        ("a zero vector in sentence 0", "zero_vector"),
+        ("text without embeddings", "no_embeddings"),
+        ("text that is not UTF-8", "not_text"),
+    ],
+)
+def test_every_reason_has_a_kind(reason: str, kind: str) -> None:
+    counter = BadRowCounter(skip=True, max_share=1.0)
+    counter.add(1, {0: reason}, file="f", row_group=0, first_row=0)
+    assert counter.by_kind() == {kind: 1}
 
 
 def test_an_error_names_file_row_group_and_row() -> None:

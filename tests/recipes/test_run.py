@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from lexalcm.checkpoints.load import load_model
+from lexalcm.data.write import NewDocument, write_documents
 from lexalcm.errors import ConfigError, DataError, LexalcmError
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.recipes.curves import read_metrics
@@ -89,6 +91,19 @@ def test_held_out_rows_are_validated_on_and_never_trained_on(tmp_path: Path, tin
     state = torch.load(tmp_path / "run/checkpoints/step_12/data_reader/dp_00.pt", weights_only=True)
     assert state["counts"]["documents"] > 0
     assert read_metrics(tmp_path / "run" / "metrics" / "valid.jsonl")
+
+
+def test_skipped_documents_are_in_the_metrics_by_kind(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    for split in ("train", "validation"):
+        documents = [NewDocument(["a"] * 4, np.random.default_rng(i).normal(size=(4, 8))) for i in range(20)]
+        documents[3].concepts[1] = np.nan
+        write_documents(tmp_path / "data" / f"split={split}" / "p.parquet", documents)
+    overrides = [o for o in tiny_overrides if not o.startswith("dataset.path=")]
+    skip = [f"dataset.path={tmp_path / 'data'}", "dataset.config_overrides={on_bad_rows: skip}"]
+    assert train(tmp_path / "run", [*overrides, *skip, "regime.num_steps=6"]) == 0
+    last = read_metrics(tmp_path / "run" / "metrics" / "train.jsonl")[-1]
+    assert last["Bad Rows (not finite)"] >= 1
+    assert "Bad Rows (null vector)" not in last
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor", "muon", "lcm_adamw"])

@@ -83,6 +83,18 @@ def test_metrics_are_means_over_targets(draws: int) -> None:
     assert "model_flops" not in published and published["model_tflops"] > 0.0
 
 
+def test_documents_skipped_as_bad_are_counted_by_kind_over_the_whole_run() -> None:
+    unit, _ = unit_and_model()
+    first, second = batch_of([3]), batch_of([4])
+    first.skipped = {"not_finite": 2}
+    second.skipped = {"not_finite": 1, "null_vector": 1}
+    _, bag = run(unit, [first, second])
+    values = {name: float(metric.compute()) for name, metric in bag.metrics.items()}
+    unit.process_metric_values(values)
+    told = {name: value for name, value in values.items() if "bad_rows" in name}
+    assert told == {"total_bad_rows_not_finite": 3, "total_bad_rows_null_vector": 1}
+
+
 def test_positions_drawn_to_see_no_context_reach_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     unit, model = unit_and_model(guidance_dropout=0.5)
     given: list[torch.Tensor | None] = []
