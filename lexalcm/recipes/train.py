@@ -92,6 +92,10 @@ class LcmTrainRecipe(Recipe):
         dp_model = context.get_data_parallel_model()
         model = context.get_model_as(TwoTowerModel)
         objective_config = component_config(context.resolver, config.objective, ObjectiveConfig, where="objective")
+        if objective_config.guidance_drop_rule == "meta_compatible" and config.dataset.reading.pack:
+            raise ConfigError(
+                "`objective.guidance_drop_rule: meta_compatible` needs padded batches: set `dataset.reading.pack: false`."
+            )
         objective = Objective(objective_config, model.schedule, model.prediction_type, model.output_form)
         dataset = self._open_dataset(context)
         reading = replace(config.dataset.reading, hold_out_every=config.dataset.hold_out_every)

@@ -57,9 +57,13 @@ class ValidationGroup(ConceptBatch):
 class ValidationReader(DataReader[ValidationGroup]):
     """Hands each rank every ``world_size``-th group of the split, all the same number of times."""
 
-    def __init__(self, groups: list[list[np.ndarray]], *, rank: int, world_size: int) -> None:
-        """:param groups: Documents ``[T, C]`` as stored, cut to what is measured."""
+    def __init__(self, groups: list[list[np.ndarray]], *, rank: int, world_size: int, pack: bool) -> None:
+        """
+        :param groups: Documents ``[T, C]`` as stored, cut to what is measured.
+        :param pack: As training has it: an objective may need padded batches.
+        """
         self._groups = groups
+        self._pack = pack
         self._rank = rank
         self._world_size = world_size
         self._next = 0
@@ -75,7 +79,7 @@ class ValidationReader(DataReader[ValidationGroup]):
         number = self._next * self._world_size + self._rank
         self._next += 1
         documents = self._groups[number % len(self._groups)]
-        batch = collate_documents(documents)
+        batch = collate_documents(documents, pack=self._pack)
         group = ValidationGroup(
             batch.concepts,
             batch.layout,
@@ -204,4 +208,5 @@ def create_validation(
     groups = [chosen[i : i + DOCUMENTS_PER_GROUP] for i in range(0, len(chosen), DOCUMENTS_PER_GROUP)]
     unit = LcmValidUnit(dp_model, model, objective, ema=ema, sampler=sampler, num_samples=section.num_samples)
     gang = context.gangs.dp
-    return [unit], [ValidationReader(groups, rank=gang.rank, world_size=gang.size)]
+    reader = ValidationReader(groups, rank=gang.rank, world_size=gang.size, pack=config.dataset.reading.pack)
+    return [unit], [reader]

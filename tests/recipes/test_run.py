@@ -93,6 +93,15 @@ def test_held_out_rows_are_validated_on_and_never_trained_on(tmp_path: Path, tin
     assert read_metrics(tmp_path / "run" / "metrics" / "valid.jsonl")
 
 
+def test_dropping_as_meta_does_is_refused_for_packed_batches_before_a_step(
+    tmp_path: Path, tiny_overrides: list[str]
+) -> None:
+    rule = "objective.config.guidance_drop_rule=meta_compatible"
+    with pytest.raises(ConfigError, match=r"set `dataset\.reading\.pack: false`"):
+        train(tmp_path / "run", [*tiny_overrides, rule])
+    assert train(tmp_path / "run", [*tiny_overrides, rule, "dataset.reading.pack=false", "regime.num_steps=2"]) == 0
+
+
 def test_skipped_documents_are_in_the_metrics_by_kind(tmp_path: Path, tiny_overrides: list[str]) -> None:
     for split in ("train", "validation"):
         documents = [NewDocument(["a"] * 4, np.random.default_rng(i).normal(size=(4, 8))) for i in range(20)]
