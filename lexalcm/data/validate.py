@@ -49,16 +49,16 @@ def bad_rows(vectors: Vectors, sentences: Sentences | None) -> dict[int, str]:
         for row, vector in zip(rows.tolist(), which.tolist()):
             reasons.setdefault(row, f"{reason} in sentence {vector - int(vectors.starts[row])}")
 
-    blame(np.flatnonzero(vectors.null_rows), "the list of embeddings is null")
-    blame_vectors(vectors.null_vectors, "a null")
+    blame(np.flatnonzero(vectors.null_rows), BAD_ROW_KINDS["null_embeddings"])
+    blame_vectors(vectors.null_vectors, BAD_ROW_KINDS["null_vector"])
     usable = ~vectors.null_vectors
     if vectors.widths is not None:
         width = vectors.values.shape[1]
-        blame_vectors((vectors.widths != width) & usable, f"a vector that is not {width} wide")
+        blame_vectors((vectors.widths != width) & usable, f"{BAD_ROW_KINDS['other_width']} {width} wide")
         usable &= vectors.widths == width
     finite, nonzero = finite_and_nonzero(vectors.values)
-    blame_vectors(~finite & usable, "NaN or infinity")
-    blame_vectors(~nonzero & usable, "a zero vector")
+    blame_vectors(~finite & usable, BAD_ROW_KINDS["not_finite"])
+    blame_vectors(~nonzero & usable, BAD_ROW_KINDS["zero_vector"])
     if sentences is not None:
         _blame_text(reasons, vectors, sentences)
     return reasons
@@ -67,20 +67,22 @@ def bad_rows(vectors: Vectors, sentences: Sentences | None) -> dict[int, str]:
 def _blame_text(reasons: dict[int, str], vectors: Vectors, sentences: Sentences) -> None:
     have_text = ~sentences.null_rows
     for row in np.flatnonzero(~have_text & (vectors.lengths > 0)).tolist():
-        reasons.setdefault(row, "the list of sentences is null")
+        reasons.setdefault(row, BAD_ROW_KINDS["null_sentences"])
     for row in np.flatnonzero(have_text & (sentences.lengths > 0) & (vectors.lengths == 0)).tolist():
-        reasons.setdefault(row, "text without embeddings")
+        reasons.setdefault(row, BAD_ROW_KINDS["no_embeddings"])
     for row in np.flatnonzero(have_text & (sentences.lengths != vectors.lengths)).tolist():
         reasons.setdefault(
-            row, f"counts differ: {sentences.lengths[row]} sentences but {vectors.lengths[row]} embeddings"
+            row,
+            f"{BAD_ROW_KINDS['counts_differ']}: {sentences.lengths[row]} sentences "
+            f"but {vectors.lengths[row]} embeddings",
         )
     nulls = np.zeros(0, np.int64)
     if sentences.values.null_count:
         nulls = np.flatnonzero(sentences.values.is_null().to_numpy(zero_copy_only=False))
-    for which, reason in ((nulls, "a null sentence"), (sentences.not_text, "text that is not UTF-8")):
+    for which, kind in ((nulls, "null_sentence"), (sentences.not_text, "not_text")):
         rows = np.searchsorted(sentences.starts, which, side="right") - 1
         for row in rows.tolist():
-            reasons.setdefault(row, reason)
+            reasons.setdefault(row, BAD_ROW_KINDS[kind])
 
 
 def finite_and_nonzero(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
