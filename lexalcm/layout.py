@@ -178,15 +178,16 @@ def _bucket_by_length(lengths: np.ndarray) -> list[np.ndarray]:
 
 
 def _cheapest_cuts(widths: np.ndarray, bounds: np.ndarray) -> list[int]:
-    """Where to cut the distinct lengths ``widths`` (descending) into buckets; ``bounds`` counts the documents before each.
+    """Where to cut the distinct lengths ``widths`` (descending) into buckets.
 
-    A bucket costs its rows times the square of its longest, and a constant. Dynamic programming over the last bucket.
+    ``bounds`` counts the documents before each. A bucket costs its rows times the square of its longest, and a constant.
+    Dynamic programming over the last bucket.
     """
     count = len(widths)
     # cost[i, j] of the bucket of the lengths i..j
     rows = bounds[None, 1:] - bounds[:-1, None]
     cost = np.where(rows > 0, rows * widths[:, None].astype(np.float64) ** 2 + _PAIRS_PER_BUCKET, np.inf)
-    best, starts = cost[0], []
+    best, starts = cost[0], [np.zeros(count, np.int64)]
     for _ in range(min(_MAX_BUCKETS, count) - 1):
         # Either the last bucket starts at i, after the best of what stands before, or one bucket fewer will do.
         total = cost + np.concatenate([np.zeros(1), best[:-1]])[:, None]
@@ -196,4 +197,4 @@ def _cheapest_cuts(widths: np.ndarray, bounds: np.ndarray) -> list[int]:
     for start in reversed(starts):
         if cuts[0] > 0:
             cuts.insert(0, int(start[cuts[0] - 1]))
-    return cuts if cuts[0] == 0 else [0, *cuts]
+    return cuts

@@ -207,8 +207,8 @@ class ConceptParquetDataset:
         :param concept_dim: What the model expects.
         :param any_rank: Tells whether a flag is true on any rank; needed with several, so that all end an epoch
             together.
-        :raises DataError: The model expects another width, a special concept does not fit, or a source with a weight has
-            no files.
+        :raises DataError: The model expects another width, a special concept does not fit, or a source with a weight
+            has no files.
         """
         reading.check()
         if concept_dim is not None and concept_dim != self.concept_dim:
@@ -223,8 +223,8 @@ class ConceptParquetDataset:
                 continue
             if source.config.weight is not None:
                 raise DataError(
-                    f"The source {source.config.path} has a weight, but no file of the split `{split}` (or its `filters` "
-                    f"leave none).\nLeave it out, or name a split of its own: `split` of the source."
+                    f"The source {source.config.path} has a weight, but no file of the split `{split}` (or its "
+                    f"`filters` leave none).\nLeave it out, or name a split of its own: `split` of the source."
                 )
             log.warning("Data - the source {} has no files for the split {}.", source.config.path, split)
         return ConceptReader(

@@ -91,8 +91,8 @@ class Mixture:
             if pool is None:
                 if stream.gives_nothing():
                     raise DataError(
-                        f"Source {stream.source} has a weight, but no document to train on: neither filters, length limits "
-                        f"nor bad rows have left one for this rank in epoch {stream.epoch}.\n"
+                        f"Source {stream.source} has a weight, but no document to train on: neither filters, length "
+                        f"limits nor bad rows have left one for this rank in epoch {stream.epoch}.\n"
                         f"Loosen its `filters`, leave the source out, or train with fewer ranks than it has documents."
                     )
                 return self._as_takes(taken), False

@@ -94,7 +94,8 @@ class LcmTrainRecipe(Recipe):
         objective_config = component_config(context.resolver, config.objective, ObjectiveConfig, where="objective")
         if objective_config.guidance_drop_rule == "meta_compatible" and config.dataset.reading.pack:
             raise ConfigError(
-                "`objective.guidance_drop_rule: meta_compatible` needs padded batches: set `dataset.reading.pack: false`."
+                "`objective.guidance_drop_rule: meta_compatible` needs padded batches: "
+                "set `dataset.reading.pack: false`."
             )
         objective = Objective(objective_config, model.schedule, model.prediction_type, model.output_form)
         dataset = self._open_dataset(context)

@@ -20,7 +20,7 @@ from lexalcm.models.layers.precision import at_least_float32
 
 
 class RotaryTable:
-    """Turns by ``p * theta^(-2i / E)`` for the positions of one batch; a channel pair (2i, 2i + 1) is one complex number."""
+    """Turns by ``p * theta^(-2i / E)`` for the positions of one batch; channels (2i, 2i + 1) are one complex number."""
 
     def __init__(self, positions: Tensor, head_dim: int, *, theta: float, dtype: torch.dtype) -> None:
         """:param positions: int64 ``[*P]``."""
