@@ -31,7 +31,7 @@ ALLOWED = {
         "checkpoints",
         "pipelines",
     },
-    "extension": {"models", "data", "training"},
+    "extension": {"models", "diffusion", "data", "training"},
 }
 HEAVY = {"torch", "fairseq2", "numpy", "pyarrow", "pandas", "sklearn", "safetensors", "pydantic", "matplotlib"}
 

@@ -9,7 +9,7 @@ Nothing here waits for the device: no ``.item()``, no boolean indexing, no shape
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -96,6 +96,27 @@ class LossTerms:
     """float32, the shape of the timesteps: the unweighted error of the clean prediction at each position, detached."""
 
 
+class TrainingObjective(Protocol):
+    """What training knows of an objective: any class with these three can take the place of :class:`Objective`."""
+
+    @property
+    def needs_padded_batches(self) -> bool:
+        """It cannot draw for packed batches, whose positions are not in rows of documents."""
+
+    def draw(
+        self,
+        shape: torch.Size,
+        concept_dim: int,
+        *,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+    ) -> Draw:
+        """Draws the random part of a batch of shape ``*P``; nothing here may wait for the device."""
+
+    def loss(self, predicted: Tensor, clean: Tensor, timesteps: Tensor, target_mask: Tensor) -> LossTerms:
+        """Measures clean, normalised predictions ``[*P, C]`` or ``[K, *P, C]`` against the concepts ``[*P, C]``."""
+
+
 class Objective:
     """Draws noise and measures errors for one model."""
 
@@ -126,6 +147,11 @@ class Objective:
         self._weights = self._build_weights(prediction_type).float()
         self._gamma = self._clamped_snr().float()
         self._by_device: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
+
+    @property
+    def needs_padded_batches(self) -> bool:
+        """The rule ``meta_compatible`` picks the same columns of every document."""
+        return self.config.guidance_drop_rule == "meta_compatible" and self.config.guidance_dropout > 0.0
 
     def _build_weights(self, prediction_type: PredictionType) -> Tensor:
         trained = self.schedule.table[self.schedule.first_timestep :]

@@ -12,7 +12,8 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, get_args
+from functools import partial
+from typing import Final, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -87,6 +88,30 @@ class SamplerConfig:
             for name, neutral in (("eta", 0.0), ("epsilon_scaling", None)):
                 if getattr(self, name) != neutral:
                     raise ConfigError(f"`sampler.{name}` belongs to the sampler ddim, not to {self.name}.")
+
+
+class Sampler(Protocol):
+    """What everything that draws concepts knows of a sampler; parameters and result are those of :func:`sample`."""
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        latents: Tensor,
+        schedule: NoiseSchedule,
+        *,
+        unconditional: Denoise | None = None,
+        variance_noise: Callable[[int], Tensor] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Tensor: ...
+
+
+def create_sampler(config: SamplerConfig) -> Sampler:
+    """Returns :func:`sample` under ``config``.
+
+    :raises ConfigError: A field cannot be honoured.
+    """
+    config.check()
+    return partial(sample, config=config)
 
 
 @dataclass(frozen=True)

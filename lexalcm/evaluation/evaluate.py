@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from lexalcm.diffusion.grid import inference_timesteps
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.samplers import Sampler, SamplerConfig, create_sampler
 from lexalcm.diffusion.scores import energy_score
 from lexalcm.errors import ConfigError
 from lexalcm.evaluation.baselines import BASELINES, FittedBaselines, baseline_predictions
@@ -87,8 +87,8 @@ def evaluate(
     rows = [_scored("one pass", documents, point, tell, note="from noise")]
     for name, config in variants.items():
 
-        def draw(docs: Iterable[np.ndarray], config: SamplerConfig = config) -> Iterator[np.ndarray]:
-            return samples(model, docs, config, num_samples=settings.num_samples, **run)
+        def draw(docs: Iterable[np.ndarray], sampler: Sampler = create_sampler(config)) -> Iterator[np.ndarray]:
+            return samples(model, docs, sampler, num_samples=settings.num_samples, **run)
 
         note = _describe(config, settings.num_samples)
         rows.append(_scored(name, documents, draw, tell, note=note, has_energy=settings.num_samples > 1))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.samplers import Sampler
 from lexalcm.evaluation.batches import packed
 from lexalcm.generation.draw import draw_concepts
 from lexalcm.layout import DocumentLayout
@@ -50,7 +50,7 @@ def one_pass(
 def samples(
     model: TwoTowerModel,
     documents: Iterable[np.ndarray],
-    config: SamplerConfig,
+    sampler: Sampler,
     *,
     num_samples: int = 1,
     device: torch.device | str | None = None,
@@ -61,7 +61,7 @@ def samples(
 
     One sample after the other, so that memory does not grow with S; the context is encoded once for all of them.
 
-    :raises ConfigError: ``config`` does not go with the model's schedule.
+    :raises ConfigError: ``sampler`` does not go with the model's schedule.
     :returns: For each document float32 ``[S, T - 1, C]`` on the scale of the stored embeddings.
     """
     for first, layout, cache in _encoded(model, documents, device, concepts_per_batch):
@@ -69,7 +69,7 @@ def samples(
         for number in range(num_samples):
             noise = _Noise(seed, first, layout, model.concept_dim, sample=number)
             with _inference(model):
-                clean = draw_concepts(model, cache, noise.draw(), config, variance_noise=lambda number: noise.draw())
+                clean = draw_concepts(model, cache, noise.draw(), sampler, variance_noise=lambda number: noise.draw())
                 drawn.append(_by_document(model.denormalize(clean), layout))
         for per_sample in zip(*drawn):
             yield np.stack(per_sample)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.samplers import Sampler
 from lexalcm.generation.draw import draw_concepts
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
@@ -20,7 +20,7 @@ def continue_document(
     prompt: Tensor,
     *,
     num_concepts: int,
-    config: SamplerConfig,
+    sampler: Sampler,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draws the next concepts after a prompt.
@@ -39,6 +39,6 @@ def continue_document(
         layout.to(prompt.device)
         cache = model.denoise_cache(model.encode(new, layout, state), layout, next_only=True)
         latents = torch.randn(1, 1, prompt.size(1), generator=generator).to(prompt.device)
-        new = draw_concepts(model, cache, latents, config)
+        new = draw_concepts(model, cache, latents, sampler)
         made.append(model.denormalize(new)[0, 0])
     return torch.stack(made)

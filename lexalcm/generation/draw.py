@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lexalcm.diffusion.samplers import SamplerConfig, sample
+from lexalcm.diffusion.samplers import Sampler
 from lexalcm.models.interface import TwoTowerModel
 
 
@@ -18,7 +18,7 @@ def draw_concepts(
     model: TwoTowerModel,
     cache: Any,
     latents: Tensor,
-    config: SamplerConfig,
+    sampler: Sampler,
     *,
     variance_noise: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
@@ -29,11 +29,10 @@ def draw_concepts(
     :param variance_noise: As in :func:`lexalcm.diffusion.samplers.sample`.
     :returns: ``[..., C]``, float32.
     """
-    return sample(
+    return sampler(
         lambda noisy, timestep: model.denoise_step(noisy, timestep, cache),
         latents,
         model.schedule,
-        config,
         unconditional=lambda noisy, timestep: model.denoise_step(noisy, timestep, cache, dropped=True),
         variance_noise=variance_noise,
     )

@@ -76,6 +76,9 @@ class ComponentSection:
     name: str | None = None
     """The component's card."""
 
+    family: str | None = None
+    """The component's family where no card names one; only needed to name another package's."""
+
     config: dict[str, object] = field(default_factory=dict)
     """Fields of the component's configuration; they win over the card's."""
 

@@ -105,17 +105,6 @@ class RecipeHost:
         """Turns a configuration into plain data."""
         return self._container.resolve(ValueConverter).unstructure(config)  # type: ignore[return-value]
 
-    def component_config_kls(self, kls: type, name: str) -> type | None:
-        """Returns the configuration class of the component ``name`` of a kind, ``None`` if nothing has that name."""
-        try:
-            return self._container.resolve(_ComponentEntry, key=(kls, name)).config_kls
-        except DependencyNotFoundError:
-            return None
-
-    def component_names(self, kls: type) -> list[str]:
-        """Names of the registered components of a kind."""
-        return sorted(key[1] for key in self._container.iter_keys(_ComponentEntry) if key[0] is kls)
-
     def run(self, config: object, output_dir: Path, *, checkpoint_dir: Path | None = None, record: bool = True) -> None:
         """Creates the recipe's task and runs it.
 
@@ -147,6 +136,19 @@ class RecipeHost:
                 log.info("Environment Variables - {}", _telling_variables())
             task = container.resolve(Task)
             container.resolve(_TaskRunner).run(task)
+
+
+def component_config_kls(resolver: DependencyResolver, kls: type, name: str) -> type | None:
+    """Returns the configuration class of the component ``name`` of a kind, ``None`` if nothing has that name."""
+    try:
+        return resolver.resolve(_ComponentEntry, key=(kls, name)).config_kls
+    except DependencyNotFoundError:
+        return None
+
+
+def component_names(resolver: DependencyResolver, kls: type) -> list[str]:
+    """Names of the registered components of a kind."""
+    return sorted(key[1] for key in resolver.iter_keys(_ComponentEntry) if key[0] is kls)
 
 
 def _telling_variables() -> str:

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lexalcm.errors import ConfigError, innermost, unknown_name
 from lexalcm.recipes.check_fields import check_fields
 from lexalcm.recipes.config import LcmTrainConfig
-from lexalcm.recipes.host import RecipeHost
+from lexalcm.recipes.host import RecipeHost, component_config_kls, component_names
 from lexalcm.shipped import shipped_folder
 from lexalcm.yaml_text import parse_yaml
 
@@ -95,9 +95,9 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
 def _check_components(host: RecipeHost, merged: dict[str, Any]) -> None:
     for section, kind in _COMPONENTS.items():
         name = merged[section]["name"]
-        kls = host.component_config_kls(kind, name)
+        kls = component_config_kls(host.resolver, kind, name)
         if kls is None:
-            raise ConfigError(f"`{section}.name`: {unknown_name(section, name, host.component_names(kind))}")
+            raise ConfigError(f"`{section}.name`: {unknown_name(section, name, component_names(host.resolver, kind))}")
         check_fields(merged[section]["config"], kls, f"{section}.config")
     model = merged["model"]
     if model["family"] is not None and model["name"] is None:

@@ -18,7 +18,7 @@ from lexalcm.checkpoints.load import load_model
 from lexalcm.data.dataset import ConceptParquetDataset, Document
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.data.write import TEXT_COLUMN
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
 from lexalcm.evaluation.baselines import copy_previous
 from lexalcm.evaluation.predict import one_pass
 from lexalcm.evaluation.protocol import Figures, retrieval_figures
@@ -102,11 +102,11 @@ def _show_continuations(model: TwoTowerModel, dataset: ConceptParquetDataset, do
         np.concatenate([d.concepts for d in known]), [s for d in known for s in d.sentences or []]
     )
     print("\nContinuations of validation stories, as the nearest sentence of the training split (cosine in brackets):")
+    sampler = create_sampler(SamplerConfig(num_steps=20))
     for number, document in enumerate(documents[:4]):
         prompt = torch.from_numpy(document.concepts[:_PROMPT_LENGTH].astype(np.float32))
         generator = torch.Generator().manual_seed(number)
-        config = SamplerConfig(num_steps=20)
-        made = continue_document(model, prompt, num_concepts=_CONTINUED, config=config, generator=generator)
+        made = continue_document(model, prompt, num_concepts=_CONTINUED, sampler=sampler, generator=generator)
         print()
         for sentence in (document.sentences or [])[:_PROMPT_LENGTH]:
             print(f"  {sentence}")

@@ -19,10 +19,9 @@ from lexalcm.checkpoints.export import export_run
 from lexalcm.checkpoints.normalizer_file import load_normalizer_file
 from lexalcm.checkpoints.resolve import saved_scores, saved_steps
 from lexalcm.data.dataset import ConceptParquetDataset
-from lexalcm.diffusion.objective import Objective, ObjectiveConfig
 from lexalcm.errors import ConfigError
 from lexalcm.models.interface import TwoTowerModel
-from lexalcm.recipes.components import component_config
+from lexalcm.recipes.components import OBJECTIVES, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
 from lexalcm.recipes.dry_run import DryRun, dry_run_reading
@@ -89,15 +88,13 @@ class LcmTrainRecipe(Recipe):
         config = context.get_config_as(LcmTrainConfig)
         gangs = context.gangs
         refuse_other_world(context.get_checkpoint_manager(), _checkpoint_folder(context), gangs.dp.size)
+        # A misspelt field is told of before the model is built.
+        chosen = choose_component(context.resolver, config.objective, OBJECTIVES, where="objective")
         dp_model = context.get_data_parallel_model()
         model = context.get_model_as(TwoTowerModel)
-        objective_config = component_config(context.resolver, config.objective, ObjectiveConfig, where="objective")
-        if objective_config.guidance_drop_rule == "meta_compatible" and config.dataset.reading.pack:
-            raise ConfigError(
-                "`objective.guidance_drop_rule: meta_compatible` needs padded batches: "
-                "set `dataset.reading.pack: false`."
-            )
-        objective = Objective(objective_config, model.schedule, model.prediction_type, model.output_form)
+        objective = chosen.create()
+        if objective.needs_padded_batches and config.dataset.reading.pack:
+            raise ConfigError("`objective` needs padded batches: set `dataset.reading.pack: false`.")
         dataset = self._open_dataset(context)
         reading = replace(config.dataset.reading, hold_out_every=config.dataset.hold_out_every)
         reader = dataset.create_reader(

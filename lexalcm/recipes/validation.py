@@ -23,13 +23,13 @@ from typing_extensions import Self, override
 
 from lexalcm.data.batch import ConceptBatch, collate_documents
 from lexalcm.data.dataset import ConceptParquetDataset
-from lexalcm.diffusion.objective import Objective
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.objective import TrainingObjective
+from lexalcm.diffusion.samplers import Sampler
 from lexalcm.diffusion.scores import energy_score
 from lexalcm.evaluation.predict import one_pass, samples
 from lexalcm.evaluation.protocol import DOCUMENTS_PER_GROUP, cut, retrieval_figures
 from lexalcm.models.interface import TwoTowerModel
-from lexalcm.recipes.components import component_config
+from lexalcm.recipes.components import SAMPLERS, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.training.ema import ExponentialMovingAverage
 from lexalcm.training.train_unit import predict_noised
@@ -116,10 +116,10 @@ class LcmValidUnit(EvalUnit[ValidationGroup]):
         self,
         dp_model: Module,
         model: TwoTowerModel,
-        objective: Objective,
+        objective: TrainingObjective,
         *,
         ema: ExponentialMovingAverage | None,
-        sampler: SamplerConfig,
+        sampler: Sampler,
         num_samples: int,
     ) -> None:
         self._dp_model = dp_model
@@ -187,7 +187,7 @@ def create_validation(
     dataset: ConceptParquetDataset,
     dp_model: Module,
     model: TwoTowerModel,
-    objective: Objective,
+    objective: TrainingObjective,
     ema: ExponentialMovingAverage | None,
 ) -> tuple[list[LcmValidUnit], list[ValidationReader]]:
     """Builds the validation of a training run; empty where it is switched off.
@@ -201,8 +201,7 @@ def create_validation(
     elif split is None:
         return [], []
     section = config.validation
-    sampler = component_config(context.resolver, section.sampler, SamplerConfig, where="validation.sampler")
-    sampler.check()
+    sampler = choose_component(context.resolver, section.sampler, SAMPLERS, where="validation.sampler").create()
     documents = cut(d.concepts for d in dataset.documents(split) if every is None or d.row % every == 0)
     chosen = [d for d in islice(documents, section.max_documents) if len(d)]
     groups = [chosen[i : i + DOCUMENTS_PER_GROUP] for i in range(0, len(chosen), DOCUMENTS_PER_GROUP)]

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from lexalcm.data.batch import ConceptBatch
 from lexalcm.data.validate import BAD_ROW_KINDS
-from lexalcm.diffusion.objective import LossTerms, Objective
+from lexalcm.diffusion.objective import LossTerms, TrainingObjective
 from lexalcm.diffusion.parametrization import add_noise
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.training.flops import peak_flops
@@ -28,7 +28,7 @@ from lexalcm.training.metrics import NUM_QUARTERS, bad_rows_name, quarter_name
 
 
 def predict_noised(
-    dp_model: Module, model: TwoTowerModel, objective: Objective, batch: ConceptBatch
+    dp_model: Module, model: TwoTowerModel, objective: TrainingObjective, batch: ConceptBatch
 ) -> tuple[Tensor, Tensor, LossTerms]:
     """Noises a batch as the objective draws it, predicts it and measures the error.
 
@@ -47,7 +47,9 @@ def predict_noised(
 class LcmTrainUnit(TrainUnit[ConceptBatch]):
     """Knows a two-tower model only by its interface."""
 
-    def __init__(self, dp_model: Module, model: TwoTowerModel, objective: Objective, gang: Gang) -> None:
+    def __init__(
+        self, dp_model: Module, model: TwoTowerModel, objective: TrainingObjective, gang: Gang
+    ) -> None:
         """
         :param dp_model: The data-parallel wrapper: calling anything else would bypass gradient synchronisation.
         :param model: The model inside, for what has no parameters.

@@ -47,8 +47,15 @@ def test_meta_compatible_dropping_takes_a_fixed_number_of_later_positions_batch_
         assert torch.equal(dropped[0], dropped[2]) and dropped[0].sum() == 2
         ever |= dropped[0]
     assert not ever[0] and ever[1:].all()
+    assert Objective(config, SCHEDULE).needs_padded_batches
     with pytest.raises(ConfigError, match="pack: false"):
         Objective(config, SCHEDULE).draw(torch.Size((11,)), 2, device=CPU)
+
+
+def test_where_nothing_is_dropped_the_rule_does_not_matter() -> None:
+    without = objective(guidance_dropout=0.0, guidance_drop_rule="meta_compatible")
+    assert not without.needs_padded_batches
+    assert without.draw(torch.Size((11,)), 2, device=CPU).dropped is None
 
 
 def test_the_loss_sums_target_positions_and_averages_channels_and_draws() -> None:

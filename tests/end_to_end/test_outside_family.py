@@ -1,4 +1,5 @@
-"""Another package's model family, found by its entry point alone, trains with our recipe and is measured by our command."""
+"""Another package's families, found by its entry point alone: its model trains with our recipe, on its objective, is
+sampled by its sampler, and measured by our command."""
 
 from __future__ import annotations
 
@@ -9,11 +10,15 @@ from pathlib import Path
 
 PACKAGE = '''
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from fairseq2.composition import register_model_family
+from fairseq2.composition import register_file_assets, register_model_family
+from fairseq2.recipe.component import register_component
 from torch.nn import Linear, Module, ModuleList
 
+from lexalcm.diffusion.objective import Draw, LossTerms, TrainingObjective
+from lexalcm.diffusion.samplers import Sampler
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.normalizer.model import ConceptNormalizer
@@ -75,9 +80,61 @@ class ToyModel(TwoTowerModel):
         return 6 * (1 + noise_draws) * self.concept_dim**2
 
 
+@dataclass(kw_only=True)
+class ToyObjectiveConfig:
+    power: float = 2.0
+
+
+class ToyObjective:
+    """Absolute errors to a power, from pure noise alone."""
+
+    needs_padded_batches = False
+
+    def __init__(self, config, model):
+        print(f"toy objective of power {config.power}")
+        self.power, self.last = config.power, model.schedule.last_timestep
+
+    def draw(self, shape, concept_dim, *, device, generator=None):
+        timesteps = torch.full(shape, self.last, device=device)
+        return Draw(timesteps, torch.randn((*shape, concept_dim), device=device, generator=generator), None)
+
+    def loss(self, predicted, clean, timesteps, target_mask):
+        error = (predicted - clean).abs().pow(self.power).mean(dim=-1)
+        return LossTerms((error * target_mask).sum(), error.detach())
+
+
+@dataclass(kw_only=True)
+class ToySamplerConfig:
+    passes: int
+
+
+def create_sampler(resolver, config):
+    print(f"toy sampler of {config.passes} passes")
+
+    def draw(denoise, latents, schedule, *, unconditional=None, variance_noise=None, on_step=None):
+        for _ in range(config.passes):
+            clean = denoise(latents, schedule.last_timestep)
+        return clean
+
+    return draw
+
+
 def setup(container):
     register_model_family(container, "toy", kls=ToyModel, config_kls=ToyConfig, factory=ToyModel)
+    register_component(
+        container, TrainingObjective, "toy_objective", ToyObjectiveConfig,
+        lambda resolver, config: ToyObjective(config, resolver.resolve(Module, key="model")),
+    )
+    register_component(container, Sampler, "toy_sampler", ToySamplerConfig, create_sampler)
+    register_file_assets(container, Path(__file__).parent / "toy_cards")
 '''
+
+
+CARDS = """
+name: cubic
+objective_family: toy_objective
+objective_config: {power: 3.0}
+"""
 
 
 def test_a_family_of_another_package_trains_and_is_measured(tmp_path: Path, tiny_corpus: Path) -> None:
@@ -85,6 +142,8 @@ def test_a_family_of_another_package_trains_and_is_measured(tmp_path: Path, tiny
     info = site / "toy_family-1.0.dist-info"
     info.mkdir(parents=True)
     (site / "toy_family.py").write_text(PACKAGE)
+    (site / "toy_cards").mkdir()
+    (site / "toy_cards" / "toy.yaml").write_text(CARDS)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toy-family\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[fairseq2.extension]\ntoy = toy_family:setup\n")
     environment = {**os.environ, "PYTHONPATH": str(site)}
@@ -98,7 +157,10 @@ def test_a_family_of_another_package_trains_and_is_measured(tmp_path: Path, tiny
     fields = ["model.family=toy", "model.arch=null", "model.config_overrides=null", f"dataset.path={tiny_corpus}"]
     steps = ["regime.num_steps=6", "regime.validate_every_n_steps=2", "regime.checkpoint_every_n_steps=2"]
     short = ["regime.publish_metrics_every_n_steps=2", "dataset.reading.concepts_per_batch=128"]
+    own = ["objective={name: cubic}", "validation.sampler={name: null, family: toy_sampler, config: {passes: 2}}"]
     run = tmp_path / "run"
-    lcm("train", "quickstart", str(run), "--no-rich", "--config", *fields, *steps, *short)
+    told = lcm("train", "quickstart", str(run), "--no-rich", "--config", *fields, *steps, *short, *own)
+    assert "toy objective of power 3.0" in told
+    assert "toy sampler of 2 passes" in told
     table = lcm("evaluate", str(run), str(tiny_corpus), "--samples", "2", "--steps", "4")
     assert "one pass" in table and "ridge4" in table

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
 from lexalcm.errors import ConfigError, DataError
 from lexalcm.evaluation.evaluate import EvaluationSettings, evaluate
 from lexalcm.evaluation.predict import one_pass, samples
@@ -54,9 +54,9 @@ def test_rows_are_the_figures_of_their_predictions(model: Pre1Model) -> None:
     ]  # fmt: skip
     docs = stream.held
     assert report.row("one pass").figures == retrieval_figures(one_pass(model, docs), docs)
-    drawn = samples(model, docs, SAMPLER, num_samples=1)
+    drawn = samples(model, docs, create_sampler(SAMPLER), num_samples=1)
     assert report.row("samples, guided").figures == retrieval_figures((d[0] for d in drawn), docs)
-    plain = samples(model, docs, SamplerConfig(num_steps=2), num_samples=1)
+    plain = samples(model, docs, create_sampler(SamplerConfig(num_steps=2)), num_samples=1)
     assert report.row("samples").figures == retrieval_figures((d[0] for d in plain), docs)
 
 
@@ -66,7 +66,7 @@ def test_point_predictions_score_their_distance_and_samples_the_energy(model: Pr
     distances = np.concatenate([np.linalg.norm(d[1:].astype(np.float64) - d[:-1], axis=1) for d in docs])
     assert report.row("copy").energy_score == pytest.approx(distances.mean(), abs=1e-12)
     scores = []
-    for drawn, document in zip(samples(model, docs, SAMPLER, num_samples=3), docs):
+    for drawn, document in zip(samples(model, docs, create_sampler(SAMPLER), num_samples=3), docs):
         x = drawn.astype(np.float64)
         for i, truth in enumerate(document[1:].astype(np.float64)):
             apart = [np.linalg.norm(x[a, i] - x[b, i]) for a in range(3) for b in range(3) if a != b]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
-from lexalcm.diffusion.samplers import SamplerConfig
+from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.errors import ConfigError
 from lexalcm.evaluation.batches import packed
@@ -20,7 +20,7 @@ from lexalcm.models.pre1.factory import create_pre1_model
 from lexalcm.models.pre1.model import Pre1Model
 
 DIM = 7
-GUIDED = SamplerConfig(num_steps=3, guidance_scale=2.0, guidance_rescale=0.5, initial_noise_scale=0.6)
+GUIDED = create_sampler(SamplerConfig(num_steps=3, guidance_scale=2.0, guidance_rescale=0.5, initial_noise_scale=0.6))
 
 
 class Oracle(TwoTowerModel):
@@ -134,7 +134,7 @@ def test_predictions_do_not_depend_on_the_batch(pre1: Pre1Model, concepts_per_ba
     docs = documents()
     size = {"concepts_per_batch": concepts_per_batch}
     assert same(list(one_pass(pre1, iter(docs), **size)), list(one_pass(pre1, docs)))
-    noisy = SamplerConfig(num_steps=3, eta=1.0)
+    noisy = create_sampler(SamplerConfig(num_steps=3, eta=1.0))
     for config in (GUIDED, noisy):
         wanted = list(samples(pre1, docs, config, num_samples=2))
         assert same(list(samples(pre1, iter(docs), config, num_samples=2, **size)), wanted)
@@ -145,7 +145,7 @@ def test_noise_follows_the_seed_the_document_and_the_sample() -> None:
 
     def noise(seed: int) -> list[Tensor]:
         model = Oracle()
-        list(samples(model, docs, SamplerConfig(num_steps=1), num_samples=2, seed=seed))
+        list(samples(model, docs, create_sampler(SamplerConfig(num_steps=1)), num_samples=2, seed=seed))
         return [part for noisy, _, _ in model.asked for part in noisy.split(3)]
 
     first, again, other = noise(0), noise(0), noise(1)
@@ -163,13 +163,13 @@ def test_first_samples_are_the_same_however_many_are_drawn(pre1: Pre1Model) -> N
 
 def test_one_step_sample_is_the_one_pass_prediction(pre1: Pre1Model) -> None:
     docs = documents()
-    drawn = list(samples(pre1, docs, SamplerConfig(num_steps=1), num_samples=1))
+    drawn = list(samples(pre1, docs, create_sampler(SamplerConfig(num_steps=1)), num_samples=1))
     assert same([d[0] for d in drawn], list(one_pass(pre1, docs)))
 
 
 def test_samples_have_one_row_a_sample_and_encode_once() -> None:
     model, docs = Oracle(), documents()
-    drawn = list(samples(model, docs, SamplerConfig(num_steps=4), num_samples=3))
+    drawn = list(samples(model, docs, create_sampler(SamplerConfig(num_steps=4)), num_samples=3))
     assert [d.shape for d in drawn] == [(3, max(len(d) - 1, 0), DIM) for d in docs]
     assert model.num_encoded == 1 and len(model.asked) == 3 * 4
     for d, document in zip(drawn, docs):
@@ -178,7 +178,7 @@ def test_samples_have_one_row_a_sample_and_encode_once() -> None:
 
 def test_guidance_asks_without_context_and_starts_from_scaled_noise() -> None:
     plain, guided = Oracle(), Oracle()
-    list(samples(plain, documents(), SamplerConfig(num_steps=3)))
+    list(samples(plain, documents(), create_sampler(SamplerConfig(num_steps=3))))
     list(samples(guided, documents(), GUIDED))
     assert [dropped for _, _, dropped in plain.asked] == [False] * 3
     assert [dropped for _, _, dropped in guided.asked] == [False, False, True, False, True]
@@ -207,7 +207,7 @@ def test_model_goes_on_training_where_it_did(pre1: Pre1Model) -> None:
 
 def test_more_steps_than_trained_timesteps_are_refused() -> None:
     with pytest.raises(ConfigError, match="between 1 and 100"):
-        list(samples(Oracle(), documents(), SamplerConfig(num_steps=101)))
+        list(samples(Oracle(), documents(), create_sampler(SamplerConfig(num_steps=101))))
 
 
 def test_batches_hold_whole_documents_up_to_the_bound() -> None:

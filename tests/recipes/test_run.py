@@ -99,7 +99,9 @@ def test_dropping_as_meta_does_is_refused_for_packed_batches_before_a_step(
     rule = "objective.config.guidance_drop_rule=meta_compatible"
     with pytest.raises(ConfigError, match=r"set `dataset\.reading\.pack: false`"):
         train(tmp_path / "run", [*tiny_overrides, rule])
-    assert train(tmp_path / "run", [*tiny_overrides, rule, "dataset.reading.pack=false", "regime.num_steps=2"]) == 0
+    two_steps = [*tiny_overrides, rule, "regime.num_steps=2"]
+    assert train(tmp_path / "padded", [*two_steps, "dataset.reading.pack=false"]) == 0
+    assert train(tmp_path / "none_dropped", [*two_steps, "objective.config.guidance_dropout=0.0"]) == 0
 
 
 def test_skipped_documents_are_in_the_metrics_by_kind(tmp_path: Path, tiny_overrides: list[str]) -> None:
@@ -160,6 +162,9 @@ def test_the_environment_is_not_logged(
         ("optimizer.name=adamx", r'`optimizer\.name`.*"adamw"'),
         ("optimizer.config.lrr=1", r"`optimizer\.config` has no field `lrr`"),
         ("objective.name=pre1_objectiv", r"pre1_objective"),
+        ("objective.name=pre1_sampler", r"card pre1_sampler describes no objective"),
+        ("objective={name: null, family: lcm_objectiv}", r'`objective\.family`.*"lcm_objective"'),
+        ("objective.family=other", r"`objective\.family` is other, but the card high_noise_objective is of .* lcm_obj"),
         ("objective.config.noise_draw=2", r"`objective\.config` has no field `noise_draw`"),
         ("regime.num_data_epochs=3", r"`regime\.num_data_epochs` is not supported"),
         ("trainer.mixed_precision.mode=static", r"`trainer\.mixed_precision\.mode: static`"),
