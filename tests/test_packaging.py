@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,24 @@ def test_pins_satisfy_what_the_package_asks() -> None:
     assert len(asked) > 15
     for requirement in asked:
         assert found[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_all_that_is_installed_for_the_package_is_pinned() -> None:
+    # An unpinned one changes under users' hands, and may be a pre-release that some indexes do not have.
+    needed: set[tuple[str, frozenset[str]]] = set()
+    left = [Requirement("lexalcm[test]")]
+    while left:
+        requirement = left.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key in needed:
+            continue
+        needed.add(key)
+        for other in map(Requirement, requires(requirement.name) or ()):
+            if other.marker is None or any(other.marker.evaluate({"extra": extra}) for extra in {"", *key[1]}):
+                left.append(other)
+    names = {name for name, _ in needed}
+    assert len(names) > 100
+    assert names - {"lexalcm"} <= pins().keys()
 
 
 def test_every_folder_of_code_is_a_package() -> None:
