@@ -19,9 +19,9 @@ from lexalcm.data.dataset import ConceptParquetDataset, Document
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
-from lexalcm.evaluation.baselines import copy_previous
+from lexalcm.evaluation.baselines import FittedBaselines, copy_previous
 from lexalcm.evaluation.predict import one_pass
-from lexalcm.evaluation.protocol import Figures, retrieval_figures
+from lexalcm.evaluation.protocol import Figures, cut, retrieval_figures
 from lexalcm.generation.continuation import continue_document
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.pipelines.demo_corpus import DemoCorpusConfig, write_demo_corpus
@@ -34,17 +34,19 @@ _PROMPT_LENGTH = 2
 _CONTINUED = 5
 
 
-def run_quickstart(folder: Path, *, overrides: Sequence[str] = ()) -> int:
+def run_quickstart(
+    folder: Path, *, corpus: DemoCorpusConfig = DemoCorpusConfig(), overrides: Sequence[str] = ()
+) -> int:
     """Runs everything and returns the exit code; what is there already is kept, and a broken-off run is resumed.
+
+    :param overrides: ``key=value`` over the recipe's fields.
 
     Writes ``summary.json`` and ``loss.png`` into the folder.
     """
     start = perf_counter()
     data = folder / "data"
-    corpus = write_demo_corpus(data, DemoCorpusConfig())
-    print(
-        f"{data}: {corpus.num_documents:,} stories, {corpus.num_sentences:,} sentences, embedded by a {STAND_IN_NAME}."
-    )
+    made = write_demo_corpus(data, corpus)
+    print(f"{data}: {made.num_documents:,} stories, {made.num_sentences:,} sentences, embedded by a {STAND_IN_NAME}.")
     code = run_training("quickstart", folder, overrides=[f"dataset.path={data}", *overrides], no_rich=False)
     if code != 0:
         return code
@@ -56,24 +58,29 @@ def run_quickstart(folder: Path, *, overrides: Sequence[str] = ()) -> int:
     concepts = [d.concepts for d in documents]
     learned = retrieval_figures(one_pass(model, concepts), concepts)
     copied = retrieval_figures(map(copy_previous, concepts), concepts)
+    fitted = FittedBaselines(cut(d.concepts for d in dataset.documents("train")))
+    linear = retrieval_figures((fitted.predict("ridge4", d) for d in concepts), concepts)
     plot_losses(
         read_metrics(folder / "metrics" / "train.jsonl"),
         read_metrics(folder / "metrics" / "valid.jsonl"),
         folder / "loss.png",
     )
-    summary = _summary(model, learned, copied, seconds)
+    summary = _summary(model, learned, copied, linear, seconds)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _show(summary, folder)
     _show_continuations(model, dataset, documents)
     return 0
 
 
-def _summary(model: TwoTowerModel, learned: Figures, copied: Figures, seconds: float) -> dict[str, Any]:
+def _summary(
+    model: TwoTowerModel, learned: Figures, copied: Figures, linear: Figures, seconds: float
+) -> dict[str, Any]:
     return {
         "retrieval_at_1": learned.acc_at_1_unseen,
         "retrieval_at_10": learned.acc_at_10_unseen,
         "copy_retrieval_at_1": copied.acc_at_1_unseen,
         "copy_retrieval_at_10": copied.acc_at_10_unseen,
+        "ridge_retrieval_at_1": linear.acc_at_1_unseen,
         "chance_at_1": learned.chance_at_1,
         "cosine": learned.cosine,
         "seconds": round(seconds, 1),
@@ -84,6 +91,7 @@ def _summary(model: TwoTowerModel, learned: Figures, copied: Figures, seconds: f
 
 def _show(summary: dict[str, Any], folder: Path) -> None:
     model, copy, chance = summary["retrieval_at_1"], summary["copy_retrieval_at_1"], summary["chance_at_1"]
+    ridge = summary["ridge_retrieval_at_1"]
     times = f"{model / copy:.1f} times copying" if copy > 0 else "copying never does"
     print(
         f"\nWhat {summary['parameters']:,} parameters learned in {summary['seconds']:.0f} s: which of about "
@@ -91,6 +99,7 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
         f"  the model finds it              {model:7.1%}   ({times})\n"
         f"  copying the previous sentence   {copy:7.1%}\n"
         f"  chance                          {chance:7.1%}\n"
+        f"  ridge regression                {ridge:7.1%}   (on the last four sentences and the mean of all)\n"
         f"Figures: {folder / 'summary.json'}, loss curve: {folder / 'loss.png'}, model: {folder / 'model'}"
     )
 

@@ -10,12 +10,13 @@ from typing import Final
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.random_projection import SparseRandomProjection
+from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
 
 STAND_IN_NAME: Final = "stand-in (hashed character n-grams, not SONAR)"
 
 _NUM_HASHES: Final = 2**14
 _SEED: Final = 20240517
+_NARROW: Final = 256
 _SONAR_NORM: Final = 0.2
 """Typical length of a SONAR vector, so that the scale of real data is met."""
 
@@ -29,7 +30,11 @@ class StandInEncoder:
         self._hashes = HashingVectorizer(
             analyzer="char_wb", ngram_range=(1, 4), n_features=_NUM_HASHES, norm="l2", alternate_sign=True
         )
-        self._projection = SparseRandomProjection(n_components=dim, random_state=_SEED)
+        # A narrow sparse projection has only zeros for the n-grams of some sentences.
+        if dim < _NARROW:
+            self._projection = GaussianRandomProjection(n_components=dim, random_state=_SEED)
+        else:
+            self._projection = SparseRandomProjection(n_components=dim, random_state=_SEED, dense_output=True)
         self._projection.fit(np.zeros((1, _NUM_HASHES)))
 
     def encode(self, sentences: list[str]) -> np.ndarray:
@@ -37,6 +42,6 @@ class StandInEncoder:
         if not sentences:
             return np.zeros((0, self.dim), np.float32)
         projected = self._projection.transform(self._hashes.transform([s if s.strip() else " . " for s in sentences]))
-        vectors = projected.toarray().astype(np.float32)
+        vectors = projected.astype(np.float32)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         return _SONAR_NORM * vectors / length

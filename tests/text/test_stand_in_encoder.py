@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from lexalcm.pipelines.demo_grammar import LANGUAGES, Grammar
 from lexalcm.text.nearest import NearestSentences
 from lexalcm.text.stand_in_encoder import StandInEncoder
 
@@ -17,6 +18,14 @@ def test_vectors_have_the_width_and_length_asked_for() -> None:
     assert vectors.shape == (3, 64) and vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 0.2, rtol=1e-5)
     assert StandInEncoder(64).encode([]).shape == (0, 64)
+
+
+@pytest.mark.parametrize("dim", [2, 8, 300])
+def test_no_sentence_is_lost_in_a_narrow_projection(dim: int) -> None:
+    grammar, rng = Grammar(), np.random.default_rng(0)
+    sentences = [s for lang in LANGUAGES for _ in range(200) for s in grammar.write_story(rng, lang).sentences]
+    vectors = StandInEncoder(dim).encode(sentences)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 0.2, rtol=1e-5)
 
 
 def test_another_process_gives_the_same_vectors() -> None:
