@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.torch import load_file
 
 from lexalcm.errors import DataError, unknown_name
 
@@ -50,14 +51,13 @@ def load_special_concepts(path: str | Path) -> SpecialConcepts:
         raise DataError(f"The special concepts {path} do not exist (looked at {path.resolve()}).")
     try:
         tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as ex:
-        # The last two: types that numpy does not have, such as float8.
+    except (SafetensorError, OSError, ValueError, KeyError) as ex:
+        # The last one: types that torch does not have.
         raise DataError(f"{path} is not a safetensors file of special concepts: {ex}.") from None
     vectors = {}
     for name, tensor in tensors.items():
-        with np.errstate(over="ignore"):
-            vector = tensor.astype(np.float32).reshape(-1)
-        if tensor.ndim not in (1, 2) or tensor.size != tensor.shape[-1] or not np.isfinite(vector).all():
-            raise DataError(f"{path}: `{name}` must be one finite vector, but has shape {tensor.shape}.")
+        vector = tensor.to(torch.float32).reshape(-1).numpy()
+        if tensor.dim() not in (1, 2) or tensor.numel() != tensor.size(-1) or not np.isfinite(vector).all():
+            raise DataError(f"{path}: `{name}` must be one finite vector, but has shape {list(tensor.shape)}.")
         vectors[path.stem if set(tensors) == {"embedding"} else name] = vector
     return SpecialConcepts(vectors, source=str(path))
