@@ -170,3 +170,18 @@ def test_a_state_of_another_release_is_refused(tmp_path: Path) -> None:
     for state in ({}, {**saved(reader), "belongs": {"version": 1}}):
         with pytest.raises(DataError, match="Resume with the release that saved it"):
             reader.load_state_dict(state)
+
+
+@pytest.mark.parametrize("make", [plain, weighted])
+def test_a_reset_in_mid_epoch_begins_a_new_one_from_where_the_trainer_stood(
+    make: Callable[[Path], ConceptParquetDataset], tmp_path: Path
+) -> None:
+    # The reader is several batches ahead of the trainer, which has seen two; the rest must not be lost to a mixture.
+    dataset = make(tmp_path)
+    with_prefetch = dataset.create_reader(None, reading(prefetch=4))
+    without = dataset.create_reader(None, reading(prefetch=0))
+    for reader in (with_prefetch, without):
+        next(reader), next(reader)
+        reader.reset()
+        assert reader.state_dict()["counts"]["steps"] == 0  # type: ignore[index]
+    assert walk(with_prefetch, 12) == walk(without, 12)

@@ -52,11 +52,12 @@ def plain_attention(module, q: Tensor, kv: Tensor, mask: Tensor, rotate=lambda x
 
 
 def plain_rope(x: Tensor) -> Tensor:
-    """Pairs (2i, 2i + 1) as complex numbers, turned by p * 10000^(-2i / E)."""
+    """Each pair (2i, 2i + 1) turned by p * 10000^(-2i / E)."""
     dim = x.size(-1)
     angle = torch.arange(x.size(-2)).double()[:, None] * 10000.0 ** (-torch.arange(0, dim, 2).double() / dim)
-    turned = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * torch.polar(torch.ones_like(angle), angle)
-    return torch.view_as_real(turned).flatten(-2)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    turned = [even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()]
+    return torch.stack(turned, dim=-1).flatten(-2)
 
 
 def plain_frontend(module, x: Tensor) -> Tensor:
