@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch.nn.modules.module import register_module_forward_hook
 
 from lexalcm.checkpoints.load import load_model
 from lexalcm.data.write import NewDocument, write_documents
@@ -124,6 +125,28 @@ def test_every_optimizer_trains_and_leaves_inert_parameters_alone(
     train(tmp_path / "run", [*tiny_overrides, f"optimizer.name={optimizer}", "regime.num_steps=4", "ema.decay=null"])
     trained = load_model(tmp_path / "run")
     assert all(torch.isfinite(p).all() for p in trained.parameters())
+
+
+def test_mixed_precision_reaches_the_towers_and_spares_what_must_stay_precise(
+    tmp_path: Path, tiny_overrides: list[str]
+) -> None:
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            seen.setdefault(type(module).__name__, set()).add(output.dtype)
+
+    hook = register_module_forward_hook(note)
+    with hook:
+        train(tmp_path / "run", [*tiny_overrides, "trainer.mixed_precision.mode=auto", "regime.num_steps=4"])
+    for half in ("CausalSelfAttention", "OwnPositionAttention", "SwiGLU"):
+        assert seen[half] == {torch.bfloat16}, half
+    # Without a context it attends to nothing, and gives zeros of its input's type.
+    assert torch.bfloat16 in seen["PastCrossAttention"]
+    for precise in ("Pre1Model", "PreciseLayerNorm", "TimestepEncoder"):
+        assert seen[precise] == {torch.float32}, precise
+    for parameter in load_model(tmp_path / "run").parameters():
+        assert parameter.dtype == torch.float32
 
 
 def test_a_dry_run_writes_nothing(
