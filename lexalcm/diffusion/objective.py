@@ -8,6 +8,7 @@ Nothing here waits for the device: no ``.item()``, no boolean indexing, no shape
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, get_args
 
@@ -51,6 +52,10 @@ class ObjectiveConfig:
     """``bernoulli``: each position by itself. ``meta_compatible``: a fixed number of positions, the same in the whole
     padded batch, never the first."""
 
+    context_noise: float = 0.0
+    """Standard deviation of noise on the concepts that the contextualizer reads in training, which keeps a model from
+    knowing the documents of a small corpus by heart (conditioning augmentation, Ho et al. 2022)."""
+
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         self.timestep_density.check()
@@ -64,6 +69,8 @@ class ObjectiveConfig:
             raise ConfigError(f"`objective.noise_draws` must be at least 1, but is {self.noise_draws}.")
         if not 0.0 <= self.guidance_dropout < 1.0:
             raise ConfigError(f"`objective.guidance_dropout` must be in [0, 1), but is {self.guidance_dropout}.")
+        if not 0.0 <= self.context_noise < math.inf:
+            raise ConfigError(f"`objective.context_noise` must be 0 or more, but is {self.context_noise}.")
         if not 0.0 <= self.min_gamma <= self.max_gamma or self.max_gamma == 0.0:
             raise ConfigError(
                 f"`objective.min_gamma` ({self.min_gamma}) and `objective.max_gamma` ({self.max_gamma}) must satisfy "
@@ -83,6 +90,9 @@ class Draw:
 
     dropped: Tensor | None
     """bool ``[*P]``: positions that see no context."""
+
+    context_noise: Tensor | None = None
+    """float32 ``[*P, C]``: added to the normalised concepts that the contextualizer reads while training."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ class Objective:
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> Draw:
-        """Draws timesteps, noise and dropped positions, in this order.
+        """Draws timesteps, noise, dropped positions and context noise, in this order.
 
         :param shape: ``*P``.
         """
@@ -196,7 +206,11 @@ class Objective:
         index = torch.searchsorted(cumulative, uniform, right=True).clamp_(max=last)
         noise = torch.randn((*full, concept_dim), device=device, generator=generator)
         dropped = self._drop(shape, device, generator)
-        return Draw(index + self.schedule.first_timestep, noise, dropped)
+        context_noise = None
+        if self.config.context_noise > 0.0:
+            context_noise = torch.randn((*shape, concept_dim), device=device, generator=generator)
+            context_noise.mul_(self.config.context_noise)
+        return Draw(index + self.schedule.first_timestep, noise, dropped, context_noise)
 
     def _drop(self, shape: torch.Size, device: torch.device, generator: torch.Generator | None) -> Tensor | None:
         share = self.config.guidance_dropout

@@ -9,6 +9,7 @@ from collections.abc import MutableMapping
 from time import perf_counter
 from typing import final
 
+import fairseq2.recipe  # noqa: F401 - fairseq2.trainer, imported before it, would import itself half-way (0.8.1)
 import torch
 from fairseq2.gang import Gang, ReduceOperation
 from fairseq2.metrics import MetricBag
@@ -39,7 +40,10 @@ def predict_noised(
         clean = model.normalize(batch.concepts)
         draw = objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
         noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
-    predicted = dp_model(clean, noisy, draw.timesteps, batch.layout, draw.dropped)
+        context = clean
+        if draw.context_noise is not None and dp_model.training:
+            context = clean + draw.context_noise
+    predicted = dp_model(context, noisy, draw.timesteps, batch.layout, draw.dropped)
     return predicted, draw.timesteps, objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
 
 

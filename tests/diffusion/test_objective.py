@@ -31,6 +31,22 @@ def test_drawn_timesteps_follow_the_probabilities_and_span_the_trained_ones() ->
     assert draw.noise.mean() == pytest.approx(0, abs=0.01) and draw.noise.std() == pytest.approx(1, abs=0.01)
 
 
+def test_context_noise_is_drawn_last_and_of_the_size_asked_for() -> None:
+    drawn = []
+    for fields in ({}, {"context_noise": 0.5}):
+        generator = torch.Generator().manual_seed(3)
+        drawn.append(objective(**fields).draw(torch.Size((4000,)), 8, device=CPU, generator=generator))
+    without, with_noise = drawn
+    assert without.context_noise is None
+    assert torch.equal(without.noise, with_noise.noise)
+    assert with_noise.context_noise is not None and with_noise.context_noise.shape == (4000, 8)
+    assert with_noise.context_noise.std() == pytest.approx(0.5, rel=0.02)
+    both = torch.stack([with_noise.noise.flatten(), with_noise.context_noise.flatten()])
+    assert torch.corrcoef(both)[0, 1].abs() < 0.02
+    with pytest.raises(ConfigError, match=r"`objective\.context_noise` must be 0 or more"):
+        objective(context_noise=-0.1)
+
+
 def test_several_draws_have_their_own_timesteps_and_share_what_is_dropped() -> None:
     draw = objective(noise_draws=3).draw(torch.Size((50,)), 4, device=CPU)
     assert draw.timesteps.shape == (3, 50) and draw.noise.shape == (3, 50, 4)

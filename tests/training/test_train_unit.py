@@ -57,6 +57,22 @@ def test_uneven_micro_batches_weigh_by_their_targets() -> None:
     assert float(bag.metrics["loss"].compute()) == float(again.metrics["loss"].compute())
 
 
+def test_context_noise_reaches_the_contextualizer_alone_and_only_in_training() -> None:
+    unit, model = unit_and_model(context_noise=2.0)
+    batch = batch_of([5])
+    read: list[torch.Tensor] = []
+    noised: list[torch.Tensor] = []
+    model.context_frontend.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    model.denoiser_frontend.register_forward_pre_hook(lambda module, inputs: noised.append(inputs[0]))
+    for training in (True, False):
+        torch.manual_seed(7)
+        model.train(training)
+        run(unit, [batch])
+    assert not torch.equal(read[0], batch.concepts)
+    assert torch.equal(read[1], batch.concepts)  # this model's normalizer is the identity
+    assert torch.equal(noised[1], noised[3])  # the noisy targets are the same with and without
+
+
 def test_a_batch_that_weighs_nothing_changes_neither_gradients_nor_metrics() -> None:
     gradients = []
     for extra in ([], [dummy_batch(6, pack=True, dtype="float32")]):
