@@ -98,8 +98,8 @@ class CompositeOptimizer(Optimizer):
 def create_lcm_adamw(resolver: DependencyResolver, config: LcmAdamWConfig) -> Optimizer:
     """Builds AdamW over the model's trainable parameters."""
     _check_rates("lr", config.lr)
-    trainable = _trainable(resolver.resolve(Module))
-    return AdamW(_decay_groups(trainable, config.weight_decay), lr=config.lr, betas=config.betas, eps=config.eps)
+    groups = _decay_groups(_trainable(resolver.resolve(Module)), config.weight_decay)
+    return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
 def create_muon(resolver: DependencyResolver, config: MuonConfig) -> Optimizer:
@@ -123,7 +123,8 @@ def create_muon(resolver: DependencyResolver, config: MuonConfig) -> Optimizer:
         weight_decay=config.weight_decay,
         adjust_lr_fn="match_rms_adamw",
     )
-    adamw = AdamW(_decay_groups(rest, config.weight_decay), lr=config.adamw_lr, betas=config.adamw_betas)
+    groups = _decay_groups(rest, config.weight_decay)
+    adamw = AdamW(groups, lr=config.adamw_lr, betas=config.adamw_betas, fused=True)
     return CompositeOptimizer([muon, adamw])
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Dropout, Linear, Module, ModuleList
+from torch.nn import Linear, Module, ModuleList
 
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.layout import DocumentLayout
@@ -25,6 +25,7 @@ from lexalcm.models.layers.attention import (
     PastCrossAttention,
     RotaryTable,
 )
+from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.feed_forward import SwiGLU
 from lexalcm.models.layers.linear_context import LinearContext
 from lexalcm.models.layers.modulation import Modulation, TimestepConditioning
