@@ -31,6 +31,7 @@ class ExponentialMovingAverage:
         """:raises ConfigError: ``decay`` is not in (0, 1)."""
         if not 0.0 < decay < 1.0:
             raise ConfigError(f"`ema.decay` must be between 0 and 1 (say 0.999), but is {decay}.")
+        self._model = model
         self._decay = decay
         self._num_steps = 0
         self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -47,19 +48,14 @@ class ExponentialMovingAverage:
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Inside, the model's parameters are the averaged ones."""
-        self._swap()
+        # Under FSDP2 a validation runs on whole parameters, which are other tensors than those that training shards.
+        current = {name: p for name, p in self._model.named_parameters() if name in self._averages}
+        averages = {name: _as_whole_as(current[name], average) for name, average in self._averages.items()}
+        _swap(current, averages)
         try:
             yield
         finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for name, parameter in self._parameters.items():
-            average = self._averages[name]
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)
+            _swap(current, averages)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -85,6 +81,21 @@ class ExponentialMovingAverage:
         for name, average in self._averages.items():
             _local(average).copy_(saved["averages"][name])
         return state_dict
+
+
+@torch.no_grad()
+def _swap(parameters: dict[str, Tensor], averages: dict[str, Tensor]) -> None:
+    for name, parameter in parameters.items():
+        kept = parameter.detach().clone()
+        parameter.copy_(averages[name])
+        averages[name].copy_(kept)
+
+
+def _as_whole_as(parameter: Tensor, average: Tensor) -> Tensor:
+    """Gathers a sharded average where the parameter is not sharded (any more)."""
+    if isinstance(average, DTensor) and not isinstance(parameter, DTensor):
+        return average.full_tensor()
+    return average
 
 
 def _local(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Two processes on a CPU: equal parameters on both, exact resume, and refusal of another number of ranks."""
+"""Two processes on a CPU: equal parameters on both, exact resume, refusal of another number of ranks, and FSDP."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
+from lexalcm.checkpoints.load import load_model
 from lexalcm.recipes.curves import read_metrics
 
 DRIVER = """
@@ -59,3 +61,29 @@ def test_two_ranks_train_alike_resume_exactly_and_refuse_one(tmp_path: Path, tin
     alone = torchrun(tmp_path, 1, [*parts, "regime.num_steps=16"])
     assert alone.returncode != 0
     assert "written by 2 data-parallel rank(s), but this run has 1" in alone.stderr
+
+
+def test_sharded_training_validates_averages_and_saves_what_replicated_training_does(
+    tmp_path: Path, tiny_overrides: list[str]
+) -> None:
+    # A model dimension that two ranks do not divide, so that shards are uneven.
+    odd = ["model.config_overrides.ffn_dim=33", "regime.num_steps=8"]
+    for kind in ("ddp", "fsdp"):
+        words = ["lcm", "train", "quickstart", str(tmp_path / kind), "--no-rich", "--config", *tiny_overrides, *odd]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        done = subprocess.run(
+            [*command, "-m", "lexalcm.cli", *words, f"trainer.data_parallelism={kind}"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    for file, figure in (("train", "Loss"), ("train", "Gradient Norm"), ("valid", "Loss"), ("valid", "Energy Score")):
+        replicated, sharded = (
+            [e[figure] for e in read_metrics(tmp_path / kind / "metrics" / f"{file}.jsonl")] for kind in ("ddp", "fsdp")
+        )
+        assert replicated == pytest.approx(sharded, rel=1e-5), figure
+    states = [load_model(tmp_path / kind).state_dict() for kind in ("ddp", "fsdp")]
+    for name, value in states[0].items():
+        torch.testing.assert_close(value, states[1][name], rtol=1e-5, atol=1e-6)

@@ -112,13 +112,20 @@ class DenoiserLayer(Module):
     def forward(
         self,
         x: Tensor,
-        modulations: list[Modulation],
-        k: Tensor,
-        v: Tensor,
+        modulations: list[Modulation] | TimestepConditioning,
+        past: tuple[Tensor, Tensor] | Tensor,
         layout: DocumentLayout | None,
         dropped: bool | Tensor | None,
     ) -> Tensor:
+        """
+        :param modulations: Ready, or what they are made from.
+        :param past: Keys and values of the past, or the context that they are projected from. Training leaves both to
+            the layer: under FSDP its weights are whole in here alone.
+        """
+        if isinstance(modulations, TimestepConditioning):
+            modulations = self.modulations(modulations)
         own, cross, ffn = modulations
+        k, v = self.cross_attn.keys_and_values(past) if isinstance(past, Tensor) else past
         h = torch.addcmul(own.shift, self.self_attn_layer_norm(x), own.scale)
         x = torch.addcmul(x, own.gate, self.dropout(self.self_attn(h)))
         h = torch.addcmul(cross.shift, self.cross_attn_layer_norm(x), cross.scale)
@@ -237,10 +244,13 @@ class Pre1Model(TwoTowerModel):
         *,
         dropped: Tensor | None = None,
     ) -> Tensor:
-        cache = self.denoise_cache(context, layout)
+        assert context.state is None, "a state encodes for generation, which asks for the next position only"
         conditioning = TimestepConditioning(timesteps, self.timestep_encoder, self._all_timesteps(noisy.device))
-        modulations = [layer.modulations(conditioning) for layer in self.denoiser.layers]
-        return self._run_denoiser(noisy, timesteps, modulations, cache, dropped)
+        past = layout.shift(context.hidden)
+        x = self.denoiser_frontend(noisy, precise=True)
+        for layer in self.denoiser.layers:
+            x = layer(x, conditioning, past, layout, dropped)
+        return self._output(x, timesteps, context.features, dropped)
 
     def denoise_cache(self, context: Pre1Context, layout: DocumentLayout, *, next_only: bool = False) -> Pre1Cache:
         state = context.state
@@ -264,25 +274,20 @@ class Pre1Model(TwoTowerModel):
         if timestep not in cache.modulations:
             conditioning = TimestepConditioning(at, self.timestep_encoder, self._all_timesteps(noisy.device))
             cache.modulations[timestep] = [layer.modulations(conditioning) for layer in self.denoiser.layers]
-        return self._run_denoiser(noisy, at, cache.modulations[timestep], cache, dropped)
-
-    def _run_denoiser(
-        self,
-        noisy: Tensor,
-        timesteps: Tensor,
-        modulations: list[list[Modulation]],
-        cache: Pre1Cache,
-        dropped: bool | Tensor | None,
-    ) -> Tensor:
         x = self.denoiser_frontend(noisy, precise=True)
-        for layer, modulation, (k, v) in zip(self.denoiser.layers, modulations, cache.keys_and_values):
-            x = layer(x, modulation, k, v, cache.layout, dropped)
+        for layer, modulation, past in zip(self.denoiser.layers, cache.modulations[timestep], cache.keys_and_values):
+            x = layer(x, modulation, past, cache.layout, dropped)
+        return self._output(x, at, cache.features, dropped)
+
+    def _output(
+        self, x: Tensor, timesteps: Tensor, features: Tensor | None, dropped: bool | Tensor | None
+    ) -> Tensor:
         output = precise_linear(self.denoiser.layer_norm(at_least_float32(x)), self.output_proj)
         if self.linear_context is None or dropped is True:
             return output
         alpha_cumprod = self.schedule.alpha_cumprod(timesteps)
-        with no_autocast(noisy):
-            linear = self.linear_context(cache.features, dropped)
+        with no_autocast(output):
+            linear = self.linear_context(features, dropped)
             return output + self._linear_share(alpha_cumprod).to(output.dtype).unsqueeze(-1) * linear
 
     def _linear_share(self, alpha_cumprod: Tensor) -> Tensor:
