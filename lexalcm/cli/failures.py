@@ -23,19 +23,34 @@ _USER_FAULTS = frozenset(
         "DatasetTypeNotValidError",
         "DeviceTypeNotSupportedError",
         "EnvironmentVariableError",
+        "FSDPNotSupportedError",
         "GangTopologyError",
         "HSDPTopologyError",
+        "LayerwiseACNotSupportedError",
+        "ManualGradScalingNotSupportedError",
+        "MetricNotKnownError",
         "ModelCheckpointNotFoundError",
         "ModelGatedError",
         "ModelTypeNotValidError",
         "RecipeConfigParseError",
         "RecipeError",
         "StructureError",
+        "TorchCompileNotSupportedError",
         "ValidationError",
+        "WandbInitializationError",
         "YamlError",
     )
 )
-_RUN_FAILURES = frozenset(("CheckpointError", "DataReadError", "ExtensionError", "GangError", "OperationalError"))
+_RUN_FAILURES = frozenset(
+    (
+        "CheckpointError",
+        "DataReadError",
+        "ExtensionError",
+        "GangError",
+        "MinimumLossScaleReachedError",
+        "OperationalError",
+    )
+)
 
 
 def report(error: BaseException, *, debug: bool) -> int:

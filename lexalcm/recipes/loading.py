@@ -107,5 +107,7 @@ def _check_components(host: RecipeHost, merged: dict[str, Any]) -> None:
             raise ConfigError(f"`model.family`: {unknown_name('model family', model['family'], known)}")
         if model["arch"] is not None and model["arch"] not in family.get_archs():
             raise ConfigError(f"`model.arch`: {unknown_name('architecture', model['arch'], family.get_archs())}")
+        if model["compile"] and not family.supports_compilation:
+            raise ConfigError(f"`model.compile`: the family {model['family']} does not support it. Leave it false.")
         if model["config_overrides"] is not None:
             check_fields(model["config_overrides"], family.config_kls, "model.config_overrides")

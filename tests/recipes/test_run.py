@@ -182,6 +182,7 @@ def test_the_environment_is_not_logged(
         ("regime.num_step=5", r'no field `num_step`.*"num_steps"'),
         ("model.arch=pre1_40m", r"`model\.arch`.*pre1_400m"),
         ("model.config_overrides={model_dmi: 3}", r"`model\.config_overrides` has no field `model_dmi`"),
+        ("model.compile=true", r"`model\.compile`: the family lexalcm does not support it"),
         ("optimizer.name=adamx", r'`optimizer\.name`.*"adamw"'),
         ("optimizer.config.lrr=1", r"`optimizer\.config` has no field `lrr`"),
         ("objective.name=pre1_objectiv", r"pre1_objective"),
