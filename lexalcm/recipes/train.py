@@ -25,6 +25,7 @@ from lexalcm.recipes.components import OBJECTIVES, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
 from lexalcm.recipes.dry_run import DryRun, dry_run_reading
+from lexalcm.recipes.mixed_precision import is_imitated
 from lexalcm.recipes.normalizer import fit_for_run, normalizer_of_card
 from lexalcm.recipes.resume import refuse_other_world
 from lexalcm.recipes.task import LcmTrainTask
@@ -124,6 +125,12 @@ class LcmTrainRecipe(Recipe):
                 valid_units,
                 valid_readers,
                 describe_data=dataset.describe,
+            )
+        precision = config.trainer.mixed_precision
+        if is_imitated(precision, gangs.device):
+            log.warning(
+                "This CPU can only imitate {}, many times slower than float32: set `trainer.mixed_precision.mode: off`.",
+                precision.dtype,
             )
         trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
         if gangs.root.rank != 0:

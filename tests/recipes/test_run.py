@@ -160,6 +160,30 @@ def test_a_dry_run_writes_nothing(
         assert told in out
 
 
+@pytest.mark.parametrize(("capability", "precision"), [("AVX2", "float32"), ("AVX512", "bfloat16")])
+def test_a_dry_run_does_not_imitate_half_precision(
+    tmp_path: Path,
+    tiny_overrides: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    capability: str,
+    precision: str,
+) -> None:
+    # On a CPU without instructions for it, one step of the full-size model took more than ten minutes.
+    seen: set[torch.dtype] = set()
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    hook = register_module_forward_hook(lambda module, inputs, output: note_type(module, output, seen))
+    with hook:
+        train(tmp_path / "run", [*tiny_overrides, "trainer.mixed_precision.mode=auto"], dry_run=True)
+    assert seen == {getattr(torch, precision)}
+    assert ("precision  float32" in capsys.readouterr().out) == (precision == "float32")
+
+
+def note_type(module: torch.nn.Module, output: torch.Tensor, seen: set[torch.dtype]) -> None:
+    if type(module).__name__ == "SwiGLU":
+        seen.add(output.dtype)
+
+
 def test_checkpoints_hold_nothing_that_could_run(tmp_path: Path, tiny_overrides: list[str]) -> None:
     train(tmp_path / "run", [*tiny_overrides, "regime.num_steps=4"])
     files = list((tmp_path / "run" / "checkpoints").rglob("*.pt"))
