@@ -129,7 +129,7 @@ class LcmTrainRecipe(Recipe):
         precision = config.trainer.mixed_precision
         if is_imitated(precision, gangs.device):
             log.warning(
-                "This CPU can only imitate {}, many times slower than float32: set `trainer.mixed_precision.mode: off`.",
+                "This CPU can only imitate {}, far slower than float32: set `trainer.mixed_precision.mode: off`.",
                 precision.dtype,
             )
         trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
