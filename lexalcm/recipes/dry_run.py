@@ -26,7 +26,7 @@ from lexalcm.data.sources import ReadingConfig
 from lexalcm.errors import DataError
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.recipes.config import LcmTrainConfig
-from lexalcm.recipes.mixed_precision import is_imitated
+from lexalcm.recipes.mixed_precision import is_asked_for, is_imitated
 from lexalcm.training.train_unit import LcmTrainUnit
 
 CPU_CONCEPTS: Final = 2048
@@ -76,8 +76,9 @@ class DryRun(Task):
         reading = self._config.dataset.reading
         if dry_run_reading(reading, self._gangs.device) is not reading:
             self._say("batch", f"capped at {CPU_CONCEPTS:,} concepts, since this is a dry run on a CPU")
-        if is_imitated(self._config.trainer.mixed_precision, self._gangs.device):
-            dtype = _short(self._config.trainer.mixed_precision.dtype)
+        precision = self._config.trainer.mixed_precision
+        if is_asked_for(precision) and is_imitated(self._gangs.device):
+            dtype = _short(precision.dtype)
             self._say("precision", f"float32: this CPU can only imitate the recipe's {dtype}, which takes minutes")
         for _ in range(_NUM_STEPS):
             self._step()
@@ -130,8 +131,7 @@ class DryRun(Task):
 
     def _autocast(self) -> torch.autocast:
         precision = self._config.trainer.mixed_precision
-        enabled = precision.mode == "auto" and precision.dtype != torch.float32
-        enabled = enabled and not is_imitated(precision, self._gangs.device)
+        enabled = is_asked_for(precision) and not is_imitated(self._gangs.device)
         return torch.autocast(self._gangs.device.type, dtype=precision.dtype, enabled=enabled)
 
     def _say(self, what: str, text: str) -> None:

@@ -10,8 +10,11 @@ from fairseq2.recipe.config import MixedPrecisionConfig
 _WITHOUT_HALF: Final = ("DEFAULT", "AVX2")
 
 
-def is_imitated(precision: MixedPrecisionConfig, device: torch.device) -> bool:
-    """Tells whether autocast would run, on a CPU without instructions for it: many times slower than float32."""
-    if precision.mode != "auto" or precision.dtype == torch.float32 or device.type != "cpu":
-        return False
-    return torch.backends.cpu.get_cpu_capability() in _WITHOUT_HALF
+def is_asked_for(precision: MixedPrecisionConfig) -> bool:
+    """Tells whether a recipe has autocast on."""
+    return precision.mode == "auto" and precision.dtype != torch.float32
+
+
+def is_imitated(device: torch.device) -> bool:
+    """Tells whether a device is a CPU without instructions for half precision: many times slower than float32."""
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() in _WITHOUT_HALF

@@ -21,7 +21,7 @@ from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
 from lexalcm.evaluation.baselines import FittedBaselines, copy_previous
 from lexalcm.evaluation.predict import one_pass
-from lexalcm.evaluation.protocol import Figures, cut, retrieval_figures
+from lexalcm.evaluation.protocol import Figures, retrieval_figures
 from lexalcm.generation.continuation import continue_document
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.pipelines.demo_corpus import DemoCorpusConfig, write_demo_corpus
@@ -58,7 +58,8 @@ def run_quickstart(
     concepts = [d.concepts for d in documents]
     learned = retrieval_figures(one_pass(model, concepts), concepts)
     copied = retrieval_figures(map(copy_previous, concepts), concepts)
-    fitted = FittedBaselines(cut(d.concepts for d in dataset.documents("train")))
+    training = list(dataset.documents("train"))
+    fitted = FittedBaselines(d.concepts for d in training)
     linear = retrieval_figures((fitted.predict("ridge4", d) for d in concepts), concepts)
     plot_losses(
         read_metrics(folder / "metrics" / "train.jsonl"),
@@ -68,7 +69,7 @@ def run_quickstart(
     summary = _summary(model, learned, copied, linear, seconds)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _show(summary, folder)
-    _show_continuations(model, dataset, documents)
+    _show_continuations(model, training, documents)
     return 0
 
 
@@ -104,9 +105,9 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
     )
 
 
-def _show_continuations(model: TwoTowerModel, dataset: ConceptParquetDataset, documents: list[Document]) -> None:
+def _show_continuations(model: TwoTowerModel, training: list[Document], documents: list[Document]) -> None:
     """Continues two stories of each language, shown as the nearest sentences of the training split."""
-    known = [d for d in dataset.documents("train") if d.sentences]
+    known = [d for d in training if d.sentences]
     nearest = NearestSentences(
         np.concatenate([d.concepts for d in known]), [s for d in known for s in d.sentences or []]
     )

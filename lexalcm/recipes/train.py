@@ -25,7 +25,7 @@ from lexalcm.recipes.components import OBJECTIVES, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
 from lexalcm.recipes.dry_run import DryRun, dry_run_reading
-from lexalcm.recipes.mixed_precision import is_imitated
+from lexalcm.recipes.mixed_precision import is_asked_for, is_imitated
 from lexalcm.recipes.normalizer import fit_for_run, normalizer_of_card
 from lexalcm.recipes.resume import refuse_other_world
 from lexalcm.recipes.task import LcmTrainTask
@@ -127,7 +127,7 @@ class LcmTrainRecipe(Recipe):
                 describe_data=dataset.describe,
             )
         precision = config.trainer.mixed_precision
-        if is_imitated(precision, gangs.device):
+        if is_asked_for(precision) and is_imitated(gangs.device):
             log.warning(
                 "This CPU can only imitate {}, far slower than float32: set `trainer.mixed_precision.mode: off`.",
                 precision.dtype,

@@ -51,9 +51,7 @@ def predict_noised(
 class LcmTrainUnit(TrainUnit[ConceptBatch]):
     """Knows a two-tower model only by its interface."""
 
-    def __init__(
-        self, dp_model: Module, model: TwoTowerModel, objective: TrainingObjective, gang: Gang
-    ) -> None:
+    def __init__(self, dp_model: Module, model: TwoTowerModel, objective: TrainingObjective, gang: Gang) -> None:
         """
         :param dp_model: The data-parallel wrapper: calling anything else would bypass gradient synchronisation.
         :param model: The model inside, for what has no parameters.

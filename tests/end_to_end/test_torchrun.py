@@ -30,14 +30,19 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def torchrun(tmp_path: Path, num_ranks: int, words: list[str]) -> subprocess.CompletedProcess[str]:
-    driver = tmp_path / "driver.py"
-    driver.write_text(DRIVER)
+COMMAND = ["-m", "lexalcm.cli"]
+
+
+def driver(tmp_path: Path) -> list[str]:
+    """The command, but every rank leaves its parameters in ``tmp_path``."""
+    (tmp_path / "driver.py").write_text(DRIVER)
+    return [str(tmp_path / "driver.py"), str(tmp_path)]
+
+
+def torchrun(program: list[str], num_ranks: int, words: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, str(driver), str(tmp_path), *words], capture_output=True, text=True, env=environment, timeout=120
-    )
+    return subprocess.run([*command, *program, *words], capture_output=True, text=True, env=environment, timeout=120)
 
 
 def test_two_ranks_train_alike_resume_exactly_and_refuse_one(tmp_path: Path, tiny_overrides: list[str]) -> None:
@@ -47,18 +52,18 @@ def test_two_ranks_train_alike_resume_exactly_and_refuse_one(tmp_path: Path, tin
         "dataset.reading.concepts_per_batch=128",
     ]
     words = ["lcm", "train", "quickstart", str(tmp_path / "whole"), "--no-rich", "--config", *tiny_overrides, *flat]
-    done = torchrun(tmp_path, 2, words)
+    done = torchrun(driver(tmp_path), 2, words)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = (torch.load(tmp_path / f"rank_{r}.pt", weights_only=True) for r in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
     parts = [*words[:3], str(tmp_path / "parts"), *words[4:]]
-    assert torchrun(tmp_path, 2, [*parts, "regime.num_steps=8"]).returncode == 0
-    assert torchrun(tmp_path, 2, parts).returncode == 0
+    assert torchrun(COMMAND, 2, [*parts, "regime.num_steps=8"]).returncode == 0
+    assert torchrun(COMMAND, 2, parts).returncode == 0
     curves = [[e["Loss"] for e in read_metrics(tmp_path / name / "metrics/train.jsonl")] for name in ("whole", "parts")]
     assert curves[0] == curves[1] and len(curves[0]) == 12
 
-    alone = torchrun(tmp_path, 1, [*parts, "regime.num_steps=16"])
+    alone = torchrun(COMMAND, 1, [*parts, "regime.num_steps=16"])
     assert alone.returncode != 0
     assert "written by 2 data-parallel rank(s), but this run has 1" in alone.stderr
 
@@ -70,14 +75,7 @@ def test_sharded_training_validates_averages_and_saves_what_replicated_training_
     odd = ["model.config_overrides.ffn_dim=33", "regime.num_steps=8"]
     for kind in ("ddp", "fsdp"):
         words = ["lcm", "train", "quickstart", str(tmp_path / kind), "--no-rich", "--config", *tiny_overrides, *odd]
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-        done = subprocess.run(
-            [*command, "-m", "lexalcm.cli", *words, f"trainer.data_parallelism={kind}"],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=120,
-        )
+        done = torchrun(COMMAND, 2, [*words, f"trainer.data_parallelism={kind}"])
         assert done.returncode == 0, done.stderr[-3000:]
     for file, figure in (("train", "Loss"), ("train", "Gradient Norm"), ("valid", "Loss"), ("valid", "Energy Score")):
         replicated, sharded = (

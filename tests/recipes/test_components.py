@@ -30,7 +30,8 @@ def choose(kind: ComponentKind[Any], **fields: Any) -> ChosenComponent[Any]:
 
 
 def test_a_card_gives_the_fields_and_the_section_wins_one_by_one() -> None:
-    config = choose(OBJECTIVES, name="high_noise_objective", config={"noise_draws": 2, "timestep_density": {"b": 0.75}}).config
+    changed = {"noise_draws": 2, "timestep_density": {"b": 0.75}}
+    config = choose(OBJECTIVES, name="high_noise_objective", config=changed).config
     density = TimestepDensityConfig(kind="beta", a=1.0, b=0.75)
     assert config == ObjectiveConfig(timestep_density=density, noise_draws=2, guidance_dropout=0.15)
 

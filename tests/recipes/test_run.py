@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,19 @@ def train(folder: Path, overrides: list[str], **more: Any) -> int:
 
 def losses(folder: Path) -> list[float]:
     return [entry["Loss"] for entry in read_metrics(folder / "metrics" / "train.jsonl")]
+
+
+@contextmanager
+def types_of_outputs() -> Iterator[dict[str, set[torch.dtype]]]:
+    """Notes what modules of each class return while it is open."""
+    seen: dict[str, set[torch.dtype]] = {}
+
+    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            seen.setdefault(type(module).__name__, set()).add(output.dtype)
+
+    with register_module_forward_hook(note):
+        yield seen
 
 
 def test_a_run_ends_with_a_model_that_loads_and_can_be_moved(tmp_path: Path, tiny_overrides: list[str]) -> None:
@@ -130,14 +145,7 @@ def test_every_optimizer_trains_and_leaves_inert_parameters_alone(
 def test_mixed_precision_reaches_the_towers_and_spares_what_must_stay_precise(
     tmp_path: Path, tiny_overrides: list[str]
 ) -> None:
-    seen: dict[str, set[torch.dtype]] = {}
-
-    def note(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor):
-            seen.setdefault(type(module).__name__, set()).add(output.dtype)
-
-    hook = register_module_forward_hook(note)
-    with hook:
+    with types_of_outputs() as seen:
         train(tmp_path / "run", [*tiny_overrides, "trainer.mixed_precision.mode=auto", "regime.num_steps=4"])
     for half in ("CausalSelfAttention", "OwnPositionAttention", "SwiGLU"):
         assert seen[half] == {torch.bfloat16}, half
@@ -169,19 +177,12 @@ def test_a_dry_run_does_not_imitate_half_precision(
     capability: str,
     precision: str,
 ) -> None:
-    # On a CPU without instructions for it, one step of the full-size model took more than ten minutes.
-    seen: set[torch.dtype] = set()
+    # On a CPU without instructions for it, one step of the full-size model had not ended after nine minutes.
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    hook = register_module_forward_hook(lambda module, inputs, output: note_type(module, output, seen))
-    with hook:
+    with types_of_outputs() as seen:
         train(tmp_path / "run", [*tiny_overrides, "trainer.mixed_precision.mode=auto"], dry_run=True)
-    assert seen == {getattr(torch, precision)}
+    assert seen["SwiGLU"] == {getattr(torch, precision)}
     assert ("precision  float32" in capsys.readouterr().out) == (precision == "float32")
-
-
-def note_type(module: torch.nn.Module, output: torch.Tensor, seen: set[torch.dtype]) -> None:
-    if type(module).__name__ == "SwiGLU":
-        seen.add(output.dtype)
 
 
 def test_checkpoints_hold_nothing_that_could_run(tmp_path: Path, tiny_overrides: list[str]) -> None:

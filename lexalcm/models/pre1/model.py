@@ -279,9 +279,7 @@ class Pre1Model(TwoTowerModel):
             x = layer(x, modulation, past, cache.layout, dropped)
         return self._output(x, at, cache.features, dropped)
 
-    def _output(
-        self, x: Tensor, timesteps: Tensor, features: Tensor | None, dropped: bool | Tensor | None
-    ) -> Tensor:
+    def _output(self, x: Tensor, timesteps: Tensor, features: Tensor | None, dropped: bool | Tensor | None) -> Tensor:
         output = precise_linear(self.denoiser.layer_norm(at_least_float32(x)), self.output_proj)
         if self.linear_context is None or dropped is True:
             return output
