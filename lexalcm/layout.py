@@ -14,6 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 _MAX_BUCKETS = 6
 
@@ -113,14 +115,15 @@ class DocumentLayout:
 
         :param x: ``[*lead, N, ...]``, or ``[*lead, B, T, ...]`` for a padded layout, where ``lead`` has ``dim``
             dimensions.
-        :returns: A list of ``[*lead, R, T_bucket, ...]``: documents of like length share a bucket.
+        :returns: A list of ``[*lead, R, T_bucket, ...]``: documents of like length share a bucket. What stands in padding
+            slots must not count, and no gradient flows back from there.
         """
         if not self.packed:
             return [x]
         lead, rest = x.shape[:dim], x.shape[dim + 1 :]
         if self._slots is not None:
             # One gather for all buckets: its backward writes the whole gradient once, not once a bucket.
-            x = x.index_select(dim, self._slots)
+            x = _ToSlots.apply(x, dim, self._slots, self._inverse)
         parts = x.split([num_rows * width for num_rows, width in self._buckets], dim)
         return [
             part.reshape(*lead, num_rows, width, *rest) for part, (num_rows, width) in zip(parts, self._buckets)
@@ -133,7 +136,7 @@ class DocumentLayout:
         flat = [r.reshape(*r.shape[:dim], -1, *r.shape[dim + 2 :]) for r in rows]
         if self._inverse is None:
             return flat[0]
-        return (flat[0] if len(flat) == 1 else torch.cat(flat, dim)).index_select(dim, self._inverse)
+        return _FromSlots.apply(flat[0] if len(flat) == 1 else torch.cat(flat, dim), dim, self._inverse)
 
     def shift(self, x: Tensor) -> Tensor:
         """Moves every document one position to the right and puts a zero vector first; its last concept falls out.
@@ -163,6 +166,40 @@ class DocumentLayout:
     def __repr__(self) -> str:
         form = "packed" if self.packed else "padded"
         return f"DocumentLayout({form}, {self.num_documents} documents, {self.num_concepts} concepts)"
+
+
+class _ToSlots(Function):
+    """``x[slots]``. Every concept has one slot of its own, so that its gradient is gathered from there: torch would add up
+    all slots of a concept, one by one, in the type of the gradient and in any order."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, dim: int, slots: Tensor, inverse: Tensor) -> Tensor:
+        ctx.dim = dim
+        ctx.save_for_backward(inverse)
+        return x.index_select(dim, slots)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        (inverse,) = ctx.saved_tensors
+        return grad.index_select(ctx.dim, inverse), None, None, None
+
+
+class _FromSlots(Function):
+    """``x[inverse]``, whose gradient is copied to the slots that were read; the others get zero."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, dim: int, inverse: Tensor) -> Tensor:
+        ctx.dim, ctx.num_slots = dim, x.size(dim)
+        ctx.save_for_backward(inverse)
+        return x.index_select(dim, inverse)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (inverse,) = ctx.saved_tensors
+        shape = (*grad.shape[: ctx.dim], ctx.num_slots, *grad.shape[ctx.dim + 1 :])
+        return grad.new_zeros(shape).index_copy_(ctx.dim, inverse, grad), None, None
 
 
 def _bucket_by_length(lengths: np.ndarray) -> list[np.ndarray]:

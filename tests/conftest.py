@@ -1,4 +1,5 @@
-"""What all tests share: fairseq2 must not swallow a broken extension, and tests leave the other core alone."""
+"""What all tests share: fairseq2 must not swallow a broken extension, runs are those of a CPU whatever the machine has, and
+tests leave the other core alone."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 os.environ.setdefault("FAIRSEQ2_EXTENSION_TRACE", "1")
+os.environ.setdefault("FAIRSEQ2_DEVICE", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

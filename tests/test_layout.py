@@ -82,11 +82,23 @@ def test_counts_tell_concepts_from_slots() -> None:
     assert DocumentLayout([2, 0, 3]).num_slots == 5
 
 
-def test_gradients_pass_through_rows_once() -> None:
-    layout = DocumentLayout([1, 4])
-    x = torch.ones(5, requires_grad=True)
-    layout.unrows(layout.rows(x)).sum().backward()
-    assert x.grad is not None and x.grad.tolist() == [1.0] * 5
+@pytest.mark.parametrize("lead", [(), (3,)])
+def test_gradients_reach_each_concept_from_its_own_slot_alone(lead: tuple[int, ...]) -> None:
+    layout, dim = DocumentLayout(UNEVEN), len(lead)
+    x = torch.randn(*lead, sum(UNEVEN), 2, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn_like(x)
+    weighted = [r * w for r, w in zip(layout.rows(x, dim=dim), layout.rows(weight, dim=dim))]
+    (through_rows,) = torch.autograd.grad(sum(r.sum() for r in weighted), x)
+    assert torch.equal(through_rows, weight)
+    (through_both,) = torch.autograd.grad((layout.unrows([r.square() for r in layout.rows(x, dim=dim)], dim=dim) * weight).sum(), x)
+    torch.testing.assert_close(through_both, 2 * weight * x)
+
+
+def test_padding_slots_get_no_gradient() -> None:
+    layout = DocumentLayout([3, 3, 2])
+    rows = [r.clone().requires_grad_() for r in layout.rows(torch.randn(8, 1))]
+    layout.unrows(rows).sum().backward()
+    assert [r.grad.flatten().tolist() for r in rows] == [[1.0] * 8 + [0.0]]
 
 
 def test_bad_lengths_are_refused() -> None:

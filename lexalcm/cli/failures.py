@@ -27,6 +27,7 @@ _USER_FAULTS = frozenset(
         "GangTopologyError",
         "HSDPTopologyError",
         "LayerwiseACNotSupportedError",
+        "LocalRankOutOfRangeError",
         "ManualGradScalingNotSupportedError",
         "MetricNotKnownError",
         "ModelCheckpointNotFoundError",
@@ -52,6 +53,11 @@ _RUN_FAILURES = frozenset(
     )
 )
 
+_FIXES = {
+    "LocalRankOutOfRangeError": "Start at most one process a device (torchrun --nproc-per-node), or compute on the CPU with "
+    "FAIRSEQ2_DEVICE=cpu.",
+}
+
 
 def report(error: BaseException, *, debug: bool) -> int:
     """Prints ``error`` to standard error and returns the exit code.
@@ -74,7 +80,8 @@ def describe(error: BaseException) -> tuple[str | None, int]:
         return f"error: {error}", 2
     name = _host_name(error)
     if name in _USER_FAULTS or name.endswith("NotKnownError"):
-        return f"error: {_with_causes(error)}", 2
+        fix = f"\n{_FIXES[name]}" if name in _FIXES else ""
+        return f"error: {_with_causes(error)}{fix}", 2
     if name in _RUN_FAILURES:
         return f"error: {_with_causes(error)}", 1
     if type(error).__name__ == "OutOfMemoryError":

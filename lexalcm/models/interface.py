@@ -108,6 +108,11 @@ class TwoTowerModel(Module, ABC):
     def towers(self) -> list[Module]:
         """The towers; each has a ``ModuleList`` named ``layers``, the unit of sharding and recomputation."""
 
+    def compiled_units(self) -> list[Module]:
+        """Modules that take and return tensors alone: the units of ``torch.compile``. What a batch's layout decides
+        stays outside, or every batch would be compiled anew."""
+        return []
+
     def inert_parameters(self) -> set[str]:
         """Names of parameters that are kept for their checkpoint's sake but cannot influence the output."""
         return set()

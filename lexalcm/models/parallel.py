@@ -1,6 +1,8 @@
-"""How fairseq2 shards and checkpoints the layers of any model that names its layer stacks."""
+"""How fairseq2 shards, recomputes and compiles the parts of any two-tower model."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from fairseq2.error import NotSupportedError
 from fairseq2.models.utils.ac import apply_layerwise_ac
@@ -25,3 +27,13 @@ def apply_ac_to_two_towers(model: TwoTowerModel, every_nth_layer: int) -> Module
     for tower in model.towers():
         apply_layerwise_ac(tower.layers, every_nth_layer)
     return model
+
+
+def compile_two_towers(model: TwoTowerModel, *, dynamic: bool | None = None, **kwargs: Any) -> None:
+    """Compiles the units that the model names, each with the arguments of ``torch.compile``.
+
+    :param dynamic: Whether sizes may change between calls. By default they may: hardly any two batches hold equally many
+        concepts.
+    """
+    for unit in model.compiled_units():
+        unit.compile(dynamic=True if dynamic is None else dynamic, **kwargs)

@@ -157,6 +157,15 @@ def test_mixed_precision_reaches_the_towers_and_spares_what_must_stay_precise(
         assert parameter.dtype == torch.float32
 
 
+def test_a_compiled_run_learns_the_same(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    short = [*tiny_overrides, "regime.num_steps=4", "model.config_overrides.denoiser_dropout_p=0"]
+    compiled = ["model.compile=true", "model.compile_options.backend=aot_eager"]
+    for folder, overrides in (("plain", short), ("compiled", [*short, *compiled])):
+        train(tmp_path / folder, overrides)
+    assert losses(tmp_path / "compiled") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    assert load_model(tmp_path / "compiled").state_dict().keys() == load_model(tmp_path / "plain").state_dict().keys()
+
+
 def test_a_dry_run_writes_nothing(
     tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +216,7 @@ def test_the_environment_is_not_logged(
         ("regime.num_step=5", r'no field `num_step`.*"num_steps"'),
         ("model.arch=pre1_40m", r"`model\.arch`.*pre1_400m"),
         ("model.config_overrides={model_dmi: 3}", r"`model\.config_overrides` has no field `model_dmi`"),
-        ("model.compile=true", r"`model\.compile`: the family lexalcm does not support it"),
+        ("model={family: sonar_normalizer, compile: true}", r"`model\.compile`: the family sonar_normalizer does not"),
         ("optimizer.name=adamx", r'`optimizer\.name`.*"adamw"'),
         ("optimizer.config.lrr=1", r"`optimizer\.config` has no field `lrr`"),
         ("objective.name=pre1_objectiv", r"pre1_objective"),

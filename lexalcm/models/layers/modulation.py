@@ -11,11 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import Linear
 
-from lexalcm.models.layers.precision import at_least_float32
+from lexalcm.models.layers.precision import RMSNorm, at_least_float32
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,67 @@ class TimestepConditioning:
         :param embed: Timesteps to embeddings ``[..., M]``.
         :param all_timesteps: int64 ``[S]``, ascending by one: what ``timesteps`` may hold.
         """
-        self._index = None
+        self._rows = None
         if timesteps.dim() > 0 and timesteps.device.type == "cpu":
-            timesteps, self._index = timesteps.unique(return_inverse=True)
+            timesteps, index = timesteps.unique(return_inverse=True)
+            self._rows = TableRows(index, len(timesteps))
         elif timesteps.numel() > all_timesteps.numel():
             # On an accelerator, finding the distinct ones would wait for it.
-            self._index = timesteps - all_timesteps[0]
+            self._rows = TableRows(timesteps - all_timesteps[0], len(all_timesteps))
             timesteps = all_timesteps
         self._activated = F.silu(embed(timesteps))
 
     def modulation(self, modulator: Linear) -> Modulation:
         """:param modulator: Linear ``M -> 3 M``, its rows in the order scale, shift, gate."""
         scale, shift, gate = modulator(self._activated).chunk(3, dim=-1)
+        half = scale.dtype in (torch.bfloat16, torch.float16)
         scale = at_least_float32(scale) + 1.0
-        if self._index is not None:
-            scale, shift, gate = (_gather(table, self._index) for table in (scale, shift, gate))
+        if self._rows is not None:
+            scale, shift, gate = (self._rows.of(table, half=half) for table in (scale, shift, gate))
         return Modulation(scale=scale, shift=shift, gate=gate)
 
 
-def _gather(table: Tensor, index: Tensor) -> Tensor:
-    """Rows ``[*P, M]`` of ``table`` ``[S, M]``, with the gradient that is fast there: one row at a time is what
-    ``embedding`` does on CPU, and adding in any order what ``index_select`` does on an accelerator."""
-    if table.device.type == "cpu":
-        return table.index_select(0, index.flatten()).unflatten(0, index.shape)
-    return F.embedding(index, table)
+class TableRows:
+    """Picks the rows of tables ``[S, M]`` at an index ``[*P]``, with the gradient that is fast there."""
+
+    def __init__(self, index: Tensor, num_rows: int) -> None:
+        self._index = index
+        self._num_rows = num_rows
+        self._one_hot: Tensor | None = None
+
+    def of(self, table: Tensor, *, half: bool) -> Tensor:
+        """:param half: The table comes from a half-precision product, which its gradient will be given to."""
+        if table.device.type == "cpu":
+            # Its gradient adds one row at a time, while that of `embedding` runs in one thread.
+            return table.index_select(0, self._index.flatten()).unflatten(0, self._index.shape)
+        if not half:
+            return F.embedding(self._index, table)
+        if self._one_hot is None:
+            rows = torch.arange(self._num_rows, device=table.device)
+            self._one_hot = (self._index.flatten() == rows.unsqueeze(-1)).to(torch.bfloat16)
+        return _RowsByProduct.apply(table, self._index, self._one_hot)
+
+
+class _RowsByProduct(Function):
+    """Thousands of positions share a hundred rows, so that adding up their gradients one by one, or sorting them first,
+    takes longer than a product with the one-hot matrix ``[S, N]``, which is exact and summed in float32."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, table: Tensor, index: Tensor, one_hot: Tensor) -> Tensor:
+        ctx.save_for_backward(one_hot)
+        ctx.dtype = table.dtype
+        return F.embedding(index, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None, None]:
+        (one_hot,) = ctx.saved_tensors
+        return (one_hot @ grad.flatten(0, -2).to(one_hot.dtype)).to(ctx.dtype), None, None
+
+
+class AdaptiveRMSNorm(RMSNorm):
+    """RMSNorm whose result the timestep scales and shifts (AdaLN, Peebles and Xie 2023)."""
+
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+        """:param scale: Of a :class:`Modulation`, as ``shift``."""
+        return torch.addcmul(shift, super().forward(x), scale)

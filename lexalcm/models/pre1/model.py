@@ -28,8 +28,9 @@ from lexalcm.models.layers.attention import (
 from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.feed_forward import SwiGLU
 from lexalcm.models.layers.linear_context import LinearContext
-from lexalcm.models.layers.modulation import Modulation, TimestepConditioning
+from lexalcm.models.layers.modulation import AdaptiveRMSNorm, Modulation, TimestepConditioning
 from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, at_least_float32, no_autocast, precise_linear
+from lexalcm.models.layers.residual import Residual
 from lexalcm.models.layers.timestep import TimestepEncoder
 from lexalcm.models.normalizer.model import ConceptNormalizer
 from lexalcm.models.pre1.config import Pre1Config
@@ -71,11 +72,11 @@ class ContextualizerLayer(Module):
         self.self_attn_layer_norm = RMSNorm(config.model_dim)
         self.ffn = SwiGLU(config.model_dim, config.ffn_dim)
         self.ffn_layer_norm = RMSNorm(config.model_dim)
-        self.dropout = Dropout(config.context_dropout_p)
+        self.residual = Residual(config.context_dropout_p)
 
     def forward(self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable, cache: KeyValueCache | None) -> Tensor:
-        x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), layout, rotary, cache))
-        return x + self.dropout(self.ffn(self.ffn_layer_norm(x)))
+        x = self.residual(x, self.self_attn(self.self_attn_layer_norm(x), layout, rotary, cache))
+        return self.residual(x, self.ffn(self.ffn_layer_norm(x)))
 
 
 class Contextualizer(Module):
@@ -95,15 +96,15 @@ class DenoiserLayer(Module):
         affine = config.denoiser_norm_weights
         dim = config.model_dim
         self.self_attn = OwnPositionAttention(dim, config.num_heads)
-        self.self_attn_layer_norm = RMSNorm(dim, affine=affine)
+        self.self_attn_layer_norm = AdaptiveRMSNorm(dim, affine=affine)
         self.self_attn_modulator = Linear(dim, 3 * dim)
         self.cross_attn = PastCrossAttention(dim, config.num_heads)
-        self.cross_attn_layer_norm = RMSNorm(dim, affine=affine)
+        self.cross_attn_layer_norm = AdaptiveRMSNorm(dim, affine=affine)
         self.cross_attn_modulator = Linear(dim, 3 * dim)
         self.ffn = SwiGLU(dim, config.ffn_dim)
-        self.ffn_layer_norm = RMSNorm(dim, affine=affine)
+        self.ffn_layer_norm = AdaptiveRMSNorm(dim, affine=affine)
         self.ffn_modulator = Linear(dim, 3 * dim)
-        self.dropout = Dropout(config.denoiser_dropout_p)
+        self.residual = Residual(config.denoiser_dropout_p)
 
     def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
         modulators = (self.self_attn_modulator, self.cross_attn_modulator, self.ffn_modulator)
@@ -126,12 +127,12 @@ class DenoiserLayer(Module):
             modulations = self.modulations(modulations)
         own, cross, ffn = modulations
         k, v = self.cross_attn.keys_and_values(past) if isinstance(past, Tensor) else past
-        h = torch.addcmul(own.shift, self.self_attn_layer_norm(x), own.scale)
-        x = torch.addcmul(x, own.gate, self.dropout(self.self_attn(h)))
-        h = torch.addcmul(cross.shift, self.cross_attn_layer_norm(x), cross.scale)
-        x = torch.addcmul(x, cross.gate, self.dropout(self.cross_attn(h, k, v, layout, dropped)))
-        h = torch.addcmul(ffn.shift, self.ffn_layer_norm(x), ffn.scale)
-        return torch.addcmul(x, ffn.gate, self.dropout(self.ffn(h)))
+        h = self.self_attn_layer_norm(x, own.scale, own.shift)
+        x = self.residual(x, self.self_attn(h), own.gate)
+        h = self.cross_attn_layer_norm(x, cross.scale, cross.shift)
+        x = self.residual(x, self.cross_attn(h, k, v, layout, dropped), cross.gate)
+        h = self.ffn_layer_norm(x, ffn.scale, ffn.shift)
+        return self.residual(x, self.ffn(h), ffn.gate)
 
 
 class Denoiser(Module):
@@ -310,6 +311,11 @@ class Pre1Model(TwoTowerModel):
 
     def towers(self) -> list[Module]:
         return [self.contextualizer, self.denoiser]
+
+    def compiled_units(self) -> list[Module]:
+        kinds = (RMSNorm, Residual, SwiGLU, Frontend, LatentBridge)
+        inside = set(self.latent_bridge.children())
+        return [m for m in self.modules() if isinstance(m, kinds) and m not in inside]
 
     def inert_parameters(self) -> set[str]:
         """Query and key projections of own-position attention: the softmax of one score is 1."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch.nn import Linear
 
-from lexalcm.models.layers.modulation import TimestepConditioning
+from lexalcm.models.layers.modulation import TimestepConditioning, _RowsByProduct
 
 
 def embed(timesteps: torch.Tensor) -> torch.Tensor:
@@ -28,3 +28,14 @@ def test_modulations_are_those_of_each_position_and_computed_once_a_timestep() -
     theirs = torch.autograd.grad((plain * weight).sum(), parameters)
     for a, b in zip(ours, theirs):
         torch.testing.assert_close(a, b)
+
+
+def test_the_gradient_of_picked_rows_is_a_product_with_the_one_hot_matrix() -> None:
+    index = torch.tensor([[4, 0, 4], [1, 1, 4]])
+    table = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    one_hot = (index.flatten() == torch.arange(5).unsqueeze(-1)).double()
+    weight = torch.randn(2, 3, 3, dtype=torch.float64)
+    picked = _RowsByProduct.apply(table, index, one_hot)
+    assert torch.equal(picked, table[index])
+    ours, theirs = (torch.autograd.grad((x * weight).sum(), table)[0] for x in (picked, table[index]))
+    torch.testing.assert_close(ours, theirs)
