@@ -9,7 +9,7 @@ copies.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -38,10 +38,17 @@ class DocumentLayout:
     positions: Tensor
     """Position of each concept in its document, int64, ``[N]`` or ``[B, T]``."""
 
-    def __init__(self, lengths: Sequence[int], *, packed: bool = True, width: int | None = None) -> None:
+    past: DocumentLayout | None
+    """The layout of a packed batch without each document's last concept, which is in no position's past; see
+    :meth:`drop_last`. ``None`` when nothing would be left, and for padded batches."""
+
+    def __init__(
+        self, lengths: Sequence[int], *, packed: bool = True, width: int | None = None, with_past: bool = True
+    ) -> None:
         """
         :param lengths: Concepts a document; in packed form documents of length 0 are allowed and take no room.
         :param width: T of a padded batch; by default the longest document's length.
+        :param with_past: Build :attr:`past`.
         """
         self.lengths = tuple(int(n) for n in lengths)
         self.packed = packed
@@ -51,8 +58,11 @@ class DocumentLayout:
         self.width = longest if width is None else width
         if self.width < longest:
             raise ValueError(f"width must be at least the longest document's length ({longest}), but is {self.width}.")
+        self.past = self._kept = self._later = None
         if packed:
             self._index_packed()
+            if with_past and longest > 1:
+                self._index_past()
         else:
             self.positions = torch.arange(self.width).expand(len(self.lengths), self.width).contiguous()
             self._buckets: list[tuple[int, int]] = [(len(self.lengths), self.width)]
@@ -83,6 +93,11 @@ class DocumentLayout:
             self._buckets.append((len(rows), width))
         self._slots = torch.from_numpy(np.concatenate(slots) if slots else inverse)
         self._inverse = torch.from_numpy(inverse)
+
+    def _index_past(self) -> None:
+        self.past = DocumentLayout([max(n - 1, 0) for n in self.lengths], with_past=False)
+        self._later = self.positions.nonzero().flatten()
+        self._kept = self._later - 1
 
     @property
     def num_documents(self) -> int:
@@ -146,6 +161,17 @@ class DocumentLayout:
         moved = torch.roll(x, 1, dims=-2)
         return moved.masked_fill((self.positions == 0).unsqueeze(-1), 0.0)
 
+    def drop_last(self, x: Tensor) -> Tensor:
+        """Leaves out each document's last concept: ``[N, D]`` to what :attr:`past` describes, ``[N - B, D]``."""
+        return x.index_select(0, self._kept)
+
+    def delay(self, x: Tensor) -> Tensor:
+        """The other half of :meth:`shift`: ``delay(drop_last(x))`` equals ``shift(x)``.
+
+        :param x: ``[N - B, D]``.  :returns: ``[N, D]``, a zero vector first in each document.
+        """
+        return x.new_zeros(len(self.positions), x.size(-1)).index_copy(0, self._later, x)
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
         """Moves the index tensors in place."""
 
@@ -158,10 +184,14 @@ class DocumentLayout:
         """Moves the index tensors to page-locked memory in place, so that :meth:`to` can copy asynchronously."""
         self._apply(lambda x: None if x is None else x.pin_memory())
 
-    def _apply(self, function) -> None:
+    def _apply(self, function: Callable[[Tensor | None], Tensor | None]) -> None:
         self.positions = function(self.positions)
         self._slots = function(self._slots)
         self._inverse = function(self._inverse)
+        self._kept = function(self._kept)
+        self._later = function(self._later)
+        if self.past is not None:
+            self.past._apply(function)
 
     def __repr__(self) -> str:
         form = "packed" if self.packed else "padded"

@@ -67,6 +67,21 @@ def test_shift_puts_a_zero_before_each_document_and_drops_its_last() -> None:
     assert layout.shift(x).flatten().tolist() == [0, 1, 0, 3, 4]
 
 
+@pytest.mark.parametrize("lengths", [UNEVEN, [4, 4, 4], [3, 0, 1, 2]])
+def test_dropping_the_last_and_delaying_is_shifting(lengths: list[int]) -> None:
+    layout = DocumentLayout(lengths)
+    x = torch.randn(sum(lengths), 2)
+    kept = layout.drop_last(x)
+    assert layout.past is not None and layout.past.lengths == tuple(max(n - 1, 0) for n in lengths)
+    assert len(kept) == layout.past.num_concepts
+    assert torch.equal(layout.delay(kept), layout.shift(x))
+
+
+@pytest.mark.parametrize("layout", [DocumentLayout([1, 1, 0]), DocumentLayout([3, 2], packed=False)])
+def test_a_layout_without_a_past_says_so(layout: DocumentLayout) -> None:
+    assert layout.past is None
+
+
 def test_packed_and_padded_agree_on_positions_and_shift() -> None:
     packed, padded = DocumentLayout([2, 3]), DocumentLayout([2, 3], packed=False)
     x = torch.randn(2, 3, 4)

@@ -133,12 +133,14 @@ class Pre1Config:
 
         Counts multiplications and additions of matrix products in the fast formulation: modulators once a schedule row
         (so nothing a concept), own-position attention as value and output projection, attention over half of
-        ``context_len`` on average.
+        ``context_len`` on average, the contextualizer on all concepts of a document but the last.
         """
         c, m, f = self.concept_dim, self.model_dim, self.ffn_dim
         seen = (context_len + 1) / 2
         context = c * m + self.num_context_layers * (4 * m * m + 3 * m * f + 2 * m * seen)
-        context += m * c + c * c + c * m + self.num_denoiser_layers * 2 * m * m
+        context += m * c + c * c + c * m
+        context *= (context_len - 1) / context_len
+        context += self.num_denoiser_layers * 2 * m * m
         denoiser = c * m + self.num_denoiser_layers * (4 * m * m + 3 * m * f + 2 * m * seen) + m * c
         denoiser += c * self.num_linear_features
         return int(3 * 2 * (context + noise_draws * denoiser))

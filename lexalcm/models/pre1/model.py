@@ -158,8 +158,11 @@ class Pre1State:
 class Pre1Context:
     """What the denoiser reads of the past."""
 
-    hidden: Tensor
-    """``[*P, M]``, of the new positions alone when there is a state."""
+    past: Tensor | None
+    """``[*P, M]`` the context of each position's predecessor, zero at the start; ``None`` when there is a state."""
+
+    hidden: Tensor | None
+    """``[B, T, M]`` the contexts of the new positions; padded layouts only."""
 
     features: Tensor | None
     """``[*P, F]`` the linear path's input for each position."""
@@ -212,6 +215,28 @@ class Pre1Model(TwoTowerModel):
         self.normalizer.set_statistics(center=center, scale=scale)
 
     def encode(self, concepts: Tensor, layout: DocumentLayout, state: Pre1State | None = None) -> Pre1Context:
+        past = hidden = None
+        if state is not None:
+            hidden = self._contexts(concepts, layout, state)
+        elif layout.past is not None:
+            past = layout.delay(self._contexts(layout.drop_last(concepts), layout.past))
+        else:
+            hidden = self._contexts(concepts, layout)
+            past = layout.shift(hidden)
+        features = next_features = None
+        if self.linear_context is not None:
+            history = concepts
+            if state is not None:
+                history = concepts if state.concepts is None else torch.cat([state.concepts, concepts], dim=1)
+                state.concepts = history
+            else:
+                features = self.linear_context.features(concepts, layout)
+            if not layout.packed:
+                next_features = self.linear_context.next_features(history)
+        return Pre1Context(past, hidden, features, next_features, state)
+
+    def _contexts(self, concepts: Tensor, layout: DocumentLayout, state: Pre1State | None = None) -> Tensor:
+        """``[*P, C]`` to ``[*P, M]``: what each concept and those before it tell about the next."""
         positions = layout.positions
         if state is not None:
             positions = positions + state.self_attn[0].length
@@ -223,18 +248,7 @@ class Pre1Model(TwoTowerModel):
         h = self.contextualizer.layer_norm(h)
         latent = self.latent_bridge(self.context_down_proj(h))
         # The latent path is a branch around the tower's output: alone it would be a bottleneck (spec 7.5).
-        hidden = h + self.denoiser_frontend(latent)
-        features = next_features = None
-        if self.linear_context is not None:
-            history = concepts
-            if state is not None:
-                history = concepts if state.concepts is None else torch.cat([state.concepts, concepts], dim=1)
-                state.concepts = history
-            else:
-                features = self.linear_context.features(concepts, layout)
-            if not layout.packed:
-                next_features = self.linear_context.next_features(history)
-        return Pre1Context(hidden, features, next_features, state)
+        return h + self.denoiser_frontend(latent)
 
     def predict(
         self,
@@ -245,9 +259,9 @@ class Pre1Model(TwoTowerModel):
         *,
         dropped: Tensor | None = None,
     ) -> Tensor:
-        assert context.state is None, "a state encodes for generation, which asks for the next position only"
+        past = context.past
+        assert past is not None, "a state encodes for generation, which asks for the next position only"
         conditioning = TimestepConditioning(timesteps, self.timestep_encoder, self._all_timesteps(noisy.device))
-        past = layout.shift(context.hidden)
         x = self.denoiser_frontend(noisy, precise=True)
         for layer in self.denoiser.layers:
             x = layer(x, conditioning, past, layout, dropped)
@@ -257,10 +271,11 @@ class Pre1Model(TwoTowerModel):
         state = context.state
         modulations = {} if state is None else state.modulations
         if not next_only:
-            assert state is None, "a state encodes for generation, which asks for the next position only"
-            hidden = layout.shift(context.hidden)
-            pairs = [layer.cross_attn.keys_and_values(hidden) for layer in self.denoiser.layers]
+            past = context.past
+            assert past is not None, "a state encodes for generation, which asks for the next position only"
+            pairs = [layer.cross_attn.keys_and_values(past) for layer in self.denoiser.layers]
             return Pre1Cache(pairs, context.features, layout, modulations)
+        assert context.hidden is not None, "the next position is asked for padded documents only"
         pairs = []
         for i, layer in enumerate(self.denoiser.layers):
             store = KeyValueCache() if state is None else state.cross_attn[i]
