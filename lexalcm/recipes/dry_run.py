@@ -30,6 +30,7 @@ from lexalcm.recipes.mixed_precision import is_asked_for, is_imitated
 from lexalcm.training.train_unit import LcmTrainUnit
 
 CPU_CONCEPTS: Final = 2048
+CPU_DOCUMENTS: Final = 2
 _NUM_STEPS: Final = 2
 
 
@@ -38,6 +39,13 @@ def dry_run_reading(reading: ReadingConfig, device: torch.device) -> ReadingConf
     if device.type == "cpu" and (reading.concepts_per_batch or 0) > CPU_CONCEPTS:
         return replace(reading, concepts_per_batch=CPU_CONCEPTS)
     return reading
+
+
+def dry_run_documents(max_documents: int | None, device: torch.device) -> int | None:
+    """On a CPU, a dry run validates on at most 2 documents: every sample takes as many passes as the recipe says."""
+    if device.type != "cpu":
+        return max_documents
+    return CPU_DOCUMENTS if max_documents is None else min(max_documents, CPU_DOCUMENTS)
 
 
 @final
@@ -75,7 +83,8 @@ class DryRun(Task):
         self._say("model", _describe_model(self._model))
         reading = self._config.dataset.reading
         if dry_run_reading(reading, self._gangs.device) is not reading:
-            self._say("batch", f"capped at {CPU_CONCEPTS:,} concepts, since this is a dry run on a CPU")
+            capped = f"capped at {CPU_CONCEPTS:,} concepts, and at {CPU_DOCUMENTS} documents in validation"
+            self._say("batch", f"{capped}, since this is a dry run on a CPU")
         precision = self._config.trainer.mixed_precision
         if is_asked_for(precision) and is_imitated(self._gangs.device):
             dtype = _short(precision.dtype)

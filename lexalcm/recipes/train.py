@@ -21,10 +21,10 @@ from lexalcm.checkpoints.resolve import saved_scores, saved_steps
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.errors import ConfigError
 from lexalcm.models.interface import TwoTowerModel
-from lexalcm.recipes.components import OBJECTIVES, choose_component
+from lexalcm.recipes.components import OBJECTIVES, SAMPLERS, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
-from lexalcm.recipes.dry_run import DryRun, dry_run_reading
+from lexalcm.recipes.dry_run import DryRun, dry_run_documents, dry_run_reading
 from lexalcm.recipes.mixed_precision import is_asked_for, is_imitated
 from lexalcm.recipes.normalizer import fit_for_run, normalizer_of_card
 from lexalcm.recipes.resume import refuse_other_world
@@ -91,6 +91,7 @@ class LcmTrainRecipe(Recipe):
         refuse_other_world(context.get_checkpoint_manager(), _checkpoint_folder(context), gangs.dp.size)
         # A misspelt field is told of before the model is built.
         chosen = choose_component(context.resolver, config.objective, OBJECTIVES, where="objective")
+        sampler = choose_component(context.resolver, config.validation.sampler, SAMPLERS, where="validation.sampler")
         dp_model = context.get_data_parallel_model()
         model = context.get_model_as(TwoTowerModel)
         objective = chosen.create()
@@ -113,7 +114,17 @@ class LcmTrainRecipe(Recipe):
         ema = None
         if config.ema.decay is not None:
             ema = ExponentialMovingAverage(model, optimizer, decay=config.ema.decay)
-        valid_units, valid_readers = create_validation(context, dataset, dp_model, model, objective, ema)
+        most = config.validation.max_documents
+        valid_units, valid_readers = create_validation(
+            context,
+            dataset,
+            dp_model,
+            model,
+            objective,
+            ema,
+            sampler=sampler.create(),
+            max_documents=dry_run_documents(most, gangs.device) if self._dry_run else most,
+        )
         if self._dry_run:
             return DryRun(
                 config,

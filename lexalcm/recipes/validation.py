@@ -29,7 +29,6 @@ from lexalcm.diffusion.scores import energy_score
 from lexalcm.evaluation.predict import one_pass, samples
 from lexalcm.evaluation.protocol import DOCUMENTS_PER_GROUP, cut, retrieval_figures
 from lexalcm.models.interface import TwoTowerModel
-from lexalcm.recipes.components import SAMPLERS, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.training.ema import ExponentialMovingAverage
 from lexalcm.training.train_unit import predict_noised
@@ -189,10 +188,14 @@ def create_validation(
     model: TwoTowerModel,
     objective: TrainingObjective,
     ema: ExponentialMovingAverage | None,
+    *,
+    sampler: Sampler,
+    max_documents: int | None,
 ) -> tuple[list[LcmValidUnit], list[ValidationReader]]:
     """Builds the validation of a training run; empty where it is switched off.
 
-    Documents are those of the evaluation protocol: file order, cut to 128 concepts, in groups of 16.
+    Documents are the first ``max_documents`` (``None``: all) of the evaluation protocol: file order, cut to 128 concepts,
+    in groups of 16.
     """
     config = context.get_config_as(LcmTrainConfig)
     split, every = config.dataset.valid_split, config.dataset.hold_out_every
@@ -200,12 +203,11 @@ def create_validation(
         split = config.dataset.train_split
     elif split is None:
         return [], []
-    section = config.validation
-    sampler = choose_component(context.resolver, section.sampler, SAMPLERS, where="validation.sampler").create()
     documents = cut(d.concepts for d in dataset.documents(split) if every is None or d.row % every == 0)
-    chosen = [d for d in islice(documents, section.max_documents) if len(d)]
+    chosen = [d for d in islice(documents, max_documents) if len(d)]
     groups = [chosen[i : i + DOCUMENTS_PER_GROUP] for i in range(0, len(chosen), DOCUMENTS_PER_GROUP)]
-    unit = LcmValidUnit(dp_model, model, objective, ema=ema, sampler=sampler, num_samples=section.num_samples)
+    num_samples = config.validation.num_samples
+    unit = LcmValidUnit(dp_model, model, objective, ema=ema, sampler=sampler, num_samples=num_samples)
     gang = context.gangs.dp
     reader = ValidationReader(groups, rank=gang.rank, world_size=gang.size, pack=config.dataset.reading.pack)
     return [unit], [reader]

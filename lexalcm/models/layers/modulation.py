@@ -18,7 +18,8 @@ from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import Linear
 
-from lexalcm.models.layers.precision import RMSNorm, at_least_float32
+from lexalcm.models.layers.multiply_add import multiply_add
+from lexalcm.models.layers.precision import RMSNorm, at_least_float32, matmul_dtype
 
 
 @dataclass(frozen=True)
@@ -104,5 +105,5 @@ class AdaptiveRMSNorm(RMSNorm):
     """RMSNorm whose result the timestep scales and shifts (AdaLN, Peebles and Xie 2023)."""
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
-        """:param scale: Of a :class:`Modulation`, as ``shift``."""
-        return torch.addcmul(shift, super().forward(x), scale)
+        """:param scale: Of a :class:`Modulation`, as ``shift``.  :returns: The type in which autocast multiplies matrices."""
+        return multiply_add(shift, scale, super().forward(x), dtype=matmul_dtype(x))

@@ -15,6 +15,12 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def matmul_dtype(x: Tensor) -> torch.dtype:
+    """The type in which a matrix product with ``x`` runs: autocast's, or its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 def no_autocast(x: Tensor) -> torch.autocast:
     """A context in which operations on ``x``'s device run in the dtypes they are given."""
     return torch.autocast(x.device.type, enabled=False)

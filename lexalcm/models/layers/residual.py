@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn import Module
 
 from lexalcm.models.layers.dropout import Dropout
+from lexalcm.models.layers.multiply_add import multiply_add
 
 
 class Residual(Module):
@@ -19,4 +19,4 @@ class Residual(Module):
     def forward(self, x: Tensor, branch: Tensor, gate: Tensor | None = None) -> Tensor:
         """:param x: ``[*P, M]``, as ``branch``; ``gate`` broadcasts to it."""
         branch = self.dropout(branch)
-        return x + branch if gate is None else torch.addcmul(x, gate, branch)
+        return x + branch if gate is None else multiply_add(x, gate, branch)
