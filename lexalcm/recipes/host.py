@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Final, TypeVar
 
+from fairseq2.assets import AssetStore
 from fairseq2.checkpoint import CheckpointDir
 from fairseq2.composition import _register_library
 from fairseq2.io import TensorFileDumper, TensorFileLoader
@@ -104,6 +105,12 @@ class RecipeHost:
     def unstructure(self, config: object) -> dict[str, object]:
         """Turns a configuration into plain data."""
         return self._container.resolve(ValueConverter).unstructure(config)  # type: ignore[return-value]
+
+    def asset_store(self, config: object) -> AssetStore:
+        """Returns the cards that a run with ``config`` knows, those under its ``common.assets.extra_paths`` included."""
+        self._config = config
+        with _swap_default_resolver(self._container):
+            return self._container.resolve(AssetStore)
 
     def run(self, config: object, output_dir: Path, *, checkpoint_dir: Path | None = None, record: bool = True) -> None:
         """Creates the recipe's task and runs it.

@@ -7,12 +7,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
 
+from fairseq2.assets import AssetStore
 from fairseq2.models import ModelFamily
 from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.utils.structured import StructureError
 from torch.optim import Optimizer
 
-from lexalcm.errors import ConfigError, innermost, unknown_name
+from lexalcm.checkpoints.resolve import resolve_card
+from lexalcm.errors import CardError, ConfigError, innermost, unknown_name
 from lexalcm.recipes.check_fields import check_fields
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.host import RecipeHost, component_config_kls, component_names
@@ -49,6 +51,14 @@ def load_train_config(host: RecipeHost, file: Path, overrides: Sequence[str] = (
     for override in overrides:
         _merge(merged, _parse_override(override))
     check_fields(merged, LcmTrainConfig)
+    config = _structure(host, merged, file)
+    if config.model.name is not None and config.model.path is None:
+        _take_architecture(host, host.asset_store(config), merged["model"])
+        config = _structure(host, merged, file)
+    return config
+
+
+def _structure(host: RecipeHost, merged: dict[str, Any], file: Path) -> LcmTrainConfig:
     _check_components(host, merged)
     try:
         return host.structure(merged, LcmTrainConfig)
@@ -90,6 +100,24 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
             _merge(old, value)
         else:
             base[key] = deepcopy(value)
+
+
+def _take_architecture(host: RecipeHost, store: AssetStore, model: dict[str, Any]) -> None:
+    """Puts what a card without weights describes in the place of its name, under the recipe's own fields: fairseq2 takes
+    every named model for a trained one."""
+    card = resolve_card(model["name"], store=store)
+    if card.maybe_get_field("checkpoint") is not None:
+        return
+    family_name, arch = (card.maybe_get_field(name) for name in ("model_family", "model_arch"))
+    family = None if family_name is None else host.resolver.maybe_resolve(ModelFamily, key=family_name.value)
+    if family is None:
+        described = "no model" if family_name is None else f"a model of the family {family_name.value}, which is not known"
+        raise CardError(f"`model.name`: card {model['name']} describes {described}.")
+    fields = host.unstructure(family.get_model_config(card))
+    _merge(fields, model["config_overrides"] or {})
+    model.update(
+        name=None, family=family_name.value, arch=None if arch is None else arch.value, config_overrides=fields
+    )
 
 
 def _check_components(host: RecipeHost, merged: dict[str, Any]) -> None:

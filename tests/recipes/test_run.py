@@ -120,6 +120,37 @@ def test_dropping_as_meta_does_is_refused_for_packed_batches_before_a_step(
     assert train(tmp_path / "none_dropped", [*two_steps, "objective.config.guidance_dropout=0.0"]) == 0
 
 
+CARDS = """
+name: small
+model_family: lexalcm
+model_arch: pre1_tiny
+model_config: {concept_dim: 8, model_dim: 16, num_heads: 2, ffn_dim: 32, timestep_dim: 8, schedule: {num_steps: 40}}
+---
+name: no_model
+objective_family: lcm_objective
+---
+name: of_nobody
+model_family: nobodys
+"""
+
+
+def test_a_card_without_weights_names_what_to_train(
+    tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / "mine.yaml").write_text(CARDS)
+    monkeypatch.setenv("FAIRSEQ2_ASSET_DIR", str(tmp_path / "cards"))
+    overrides = [o for o in tiny_overrides if not o.startswith("model.")]
+    own = "model.config_overrides={num_denoiser_layers: 3, schedule: {kind: linear}}"
+    assert train(tmp_path / "run", [*overrides, "regime.num_steps=4", "model.name=small", own]) == 0
+    config = load_model(tmp_path / "run").config  # type: ignore[attr-defined]
+    assert (config.model_dim, config.num_context_layers, config.num_denoiser_layers) == (16, 2, 3)
+    assert (config.schedule.num_steps, config.schedule.kind) == (40, "linear")
+    for name, told in (("no_model", "describes no model"), ("of_nobody", "nobodys, which is not known")):
+        with pytest.raises(LexalcmError, match=told):
+            train(tmp_path / "other", [*overrides, f"model.name={name}"])
+
+
 def test_skipped_documents_are_in_the_metrics_by_kind(tmp_path: Path, tiny_overrides: list[str]) -> None:
     for split in ("train", "validation"):
         documents = [NewDocument(["a"] * 4, np.random.default_rng(i).normal(size=(4, 8))) for i in range(20)]
