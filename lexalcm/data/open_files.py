@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from lexalcm.data.discover import ARROW_ERRORS, DataFile, reason_of
+from lexalcm.data.null_vectors import may_be_null_vectors, read_rows
 from lexalcm.errors import DataError
 
 _MOST_OPEN: Final = 16
@@ -39,8 +40,12 @@ class OpenFiles:
             handle = self._take(file)
             table = handle.read_row_groups(list(groups), columns=columns, use_threads=False)
         except ARROW_ERRORS as ex:
-            raise damaged(file, groups[0], ex) from None
-        self._give(file, handle)
+            rows = [(sum(file.rows[:g]), sum(file.rows[: g + 1])) for g in groups]
+            table = _read_null_vectors(file, columns, rows, ex)
+            if table is None:
+                raise damaged(file, groups[0], ex) from None
+        else:
+            self._give(file, handle)
         expected = sum(file.rows[g] for g in groups)
         if table.num_rows != expected:
             raise damaged(file, groups[0], f"it holds {table.num_rows} rows, but the footer says {expected}")
@@ -62,10 +67,13 @@ class OpenFiles:
                 part = _PartReader(open_parquet(file), group, columns, step=step)
             table = part.read(start, stop)
         except ARROW_ERRORS as ex:
-            raise damaged(file, group, ex) from None
+            before, part = sum(file.rows[:group]), None
+            table = _read_null_vectors(file, columns, [(before + start, before + stop)], ex)
+            if table is None:
+                raise damaged(file, group, ex) from None
         if table.num_rows != stop - start:
             raise damaged(file, group, f"it ends before row {stop}, but the footer says {file.rows[group]} rows")
-        if stop < file.rows[group]:
+        if part is not None and stop < file.rows[group]:
             with self._lock:
                 self._parts[key] = part
                 if len(self._parts) > _MOST_OPEN:
@@ -112,6 +120,18 @@ class _PartReader:
                 taken.append(batch)
             self.position += batch.num_rows
         return pa.Table.from_batches(taken) if taken else pa.table({})
+
+
+def _read_null_vectors(
+    file: DataFile, columns: list[str], rows: Sequence[tuple[int, int]], error: BaseException
+) -> pa.Table | None:
+    """Reads ranges of a file's rows that Arrow gave up on, where it is Arrow's fault."""
+    if not may_be_null_vectors(error):
+        return None
+    with open_parquet(file) as handle:
+        tables = [read_rows(file, columns, start, stop, handle.schema_arrow) for start, stop in rows]
+    read = [table for table in tables if table is not None]
+    return pa.concat_tables(read) if len(read) == len(tables) else None
 
 
 def open_parquet(file: DataFile) -> pq.ParquetFile:

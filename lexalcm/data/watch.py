@@ -31,15 +31,17 @@ class Watch:
         """Looks at a chunk that was read whole."""
         self._documents += len(vectors.lengths)
         self._longest = max(self._longest, int(vectors.lengths.max(initial=0)))
-        self._look_for_constants(vectors.values, file)
+        self._look_for_constants(vectors, file)
         self._look_for_repeats(vectors, ids, file)
         if sentences is not None and len(sentences.values) and not len(sentences.not_text):
             self._look_at_text(sentences.values, file)
 
-    def _look_for_constants(self, values: np.ndarray, file: str) -> None:
+    def _look_for_constants(self, vectors: Vectors, file: str) -> None:
+        values = vectors.values
         if not len(values) or values.shape[1] < 2:
             return
-        same = (values[:, 0] == values[:, 1]) & (values[:, 0] == values[:, -1])
+        # What lies in memory under a null means nothing.
+        same = (values[:, 0] == values[:, 1]) & (values[:, 0] == values[:, -1]) & ~vectors.null_vectors
         flat = np.flatnonzero(same & (values[:, 0] != 0))
         if len(flat) and (values[flat] == values[flat, :1]).all(axis=1).any():
             self._say("constant", f"{file}: a vector has the same value in every component.")

@@ -9,7 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from lexalcm.data.decode import decode_vectors
 from lexalcm.data.discover import DataWarning
+from lexalcm.data.watch import Watch
 from tests.data.numbered import LENGTHS, fixed, nested, open_dataset, texts, write_table
 
 
@@ -52,6 +54,15 @@ def test_a_constant_vector_is_told_once(tmp_path: Path) -> None:
     documents[1][0] = documents[5][1] = [0.5] * 4
     (text,) = told(write(tmp_path, documents))
     assert "same value in every component" in text
+
+
+def test_what_lies_in_memory_under_a_null_is_not_looked_at(recwarn: pytest.WarningsRecorder) -> None:
+    values = pa.array([1.0, 2.0, 3.0, 5.0, 5.0, 5.0], pa.float32())
+    vectors = pa.FixedSizeListArray.from_arrays(values, 3, mask=pa.array([False, True]))
+    decoded = decode_vectors(pa.ListArray.from_arrays([0, 2], vectors), 3)
+    assert decoded.values[1].tolist() == [5.0] * 3
+    Watch("here").look(decoded, None, None, file="part-0.parquet")
+    assert not recwarn.list
 
 
 def test_a_document_stored_twice_is_told(tmp_path: Path) -> None:
