@@ -32,6 +32,6 @@ def read_rows(file: DataFile, columns: list[str], start: int, stop: int, schema:
             with file.file_system.open(file.path, "rb") as handle:
                 frame = polars.read_parquet(handle, columns=columns, hive_partitioning=False).lazy()
         table = frame.select(columns).slice(start, stop - start).collect().to_arrow()
-    except (polars.exceptions.PolarsError, polars.exceptions.PanicException):
+        return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+    except (polars.exceptions.PolarsError, polars.exceptions.PanicException, pa.ArrowException):
         return None
-    return table.cast(pa.schema([schema.field(name) for name in table.column_names]))

@@ -147,6 +147,19 @@ def test_every_parameter_that_can_matter_gets_a_gradient_and_no_other() -> None:
     assert without == model.inert_parameters()
 
 
+def test_the_contextualizer_never_reads_what_no_position_sees() -> None:
+    model = small_model()
+    concepts, noisy, timesteps, _ = random_batch(sum(LENGTHS))
+    read: list[int] = []
+    model.contextualizer.layers[0].register_forward_pre_hook(lambda module, inputs: read.append(len(inputs[0])))
+    whole = model(concepts, noisy, timesteps, DocumentLayout(LENGTHS))
+    assert read == [sum(LENGTHS) - len(LENGTHS)]
+    ends = torch.tensor(LENGTHS).cumsum(0) - 1
+    changed = concepts.clone()
+    changed[ends] = torch.nan
+    assert torch.equal(model(changed, noisy, timesteps, DocumentLayout(LENGTHS)), whole)
+
+
 @pytest.mark.parametrize("changed", [0, 4, 10, 15])
 def test_a_concept_changes_predictions_of_later_positions_of_its_document_only(changed: int) -> None:
     model = small_model(linear_context=3)
