@@ -65,7 +65,7 @@ class ConceptBatch:
     """Micro-batches of the step."""
 
     skipped: Mapping[str, int] = field(default_factory=dict)
-    """Documents that were found bad since the reader handed out the step before, by kind; in a step's first batch."""
+    """Bad documents among those that were first read for this batch, by kind."""
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
         """Moves the batch in place."""

@@ -7,6 +7,7 @@ an error.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -123,6 +124,10 @@ class Mixture:
         for stream in self._streams:
             if self._weights is None or stream.pool() is None:
                 stream.next_epoch()
+
+    def take_skipped(self) -> Counter[str]:
+        """Returns how many documents of all streams were left out as bad since the last call, by kind."""
+        return sum((stream.take_skipped() for stream in self._streams), Counter())
 
     def state(self) -> dict[str, Any]:
         """Plain numbers that :meth:`load` takes."""

@@ -13,7 +13,6 @@ here.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
@@ -74,7 +73,6 @@ class ConceptReader(DataReader[ConceptBatch]):
         self._producer: Producer | None = None
         self._counts = {"steps": 0, "batches": 0, "documents": 0, "concepts": 0}
         self._told_bad = 0
-        self._skipped: Counter[str] = Counter()
 
     def _create_streams(self, sources: list[SourceFiles]) -> tuple[list[str], list[WindowStream], list[float] | None]:
         sources = [s for s in sources if s.files]
@@ -98,7 +96,7 @@ class ConceptReader(DataReader[ConceptBatch]):
                     counter=self.bad_rows,
                     executor=self._executor,
                     open_files=self._open_files,
-                    on_skipped=self._count_left_out,
+                    on_left_out=self._count_left_out,
                 )
             )
         return names, streams, [float(s.config.weight or 0.0) for s in sources] if weighted else None
@@ -138,8 +136,6 @@ class ConceptReader(DataReader[ConceptBatch]):
             batch.num_step_targets, batch.num_step_batches = targets, len(batches)
             self._count(batch)
         self._counts["steps"] += 1
-        skipped = self.bad_rows.by_kind()
-        batches[0].skipped, self._skipped = skipped - self._skipped, skipped
         return batches
 
     def _count(self, batch: ConceptBatch) -> None:
@@ -178,7 +174,9 @@ class ConceptReader(DataReader[ConceptBatch]):
         reading = self._reading
         concepts, documents = reading.concepts_per_batch, reading.documents_per_batch
         for takes in self._mixture.batches(concepts=concepts, documents=documents):
-            yield self._collate(takes), self._mixture.state()
+            batch = self._collate(takes)
+            batch.skipped = self._mixture.take_skipped()
+            yield batch, self._mixture.state()
 
     def _collate(self, takes: list[Take]) -> ConceptBatch:
         pieces: list[Piece] = []
@@ -224,6 +222,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         """:raises DataError: The state is of another number of ranks, of other files, or of another order."""
         check_belonging(state_dict.get("belongs"), self._belongs)
         self._stop()
+        self._mixture.take_skipped()  # of what was read ahead, and will be read again
         position = state_dict["position"]
         assert isinstance(position, dict)
         self._mixture.load(position)

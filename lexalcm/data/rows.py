@@ -6,6 +6,7 @@ Shapes: R documents, N vectors, C their width.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -27,7 +28,7 @@ from lexalcm.data.filters import FilterConfig, check_columns, row_mask
 from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.order import Unit
 from lexalcm.data.sources import SourceConfig
-from lexalcm.data.validate import BadRowCounter, bad_rows, whole_chunk_has_other_width
+from lexalcm.data.validate import BadRowCounter, bad_rows, kinds_of, whole_chunk_has_other_width
 from lexalcm.data.watch import Watch
 from lexalcm.errors import DataError, near_match
 
@@ -56,6 +57,9 @@ class Rows:
 
     chunk_rows: np.ndarray
     """int64 ``[R]``: row within the chunk, by which ``sentences`` are found."""
+
+    skipped: Counter[str]
+    """How many of the chunk's documents are bad and left out, by kind."""
 
 
 def check_schema(file: DataFile, source: SourceConfig, concept_dim: int | None) -> int | None:
@@ -142,6 +146,7 @@ def read_unit(
             first + chunk_rows,
             sentences,
             chunk_rows,
+            kinds_of(reasons.values()),
         )
         done += count
 

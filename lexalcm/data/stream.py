@@ -5,6 +5,7 @@ Shapes: V vectors of a chunk, C their width, W windows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -41,6 +42,9 @@ class Pool:
     ends: np.ndarray
     """int64 ``[W]``: concepts up to and with each window."""
 
+    skipped: Counter[str]
+    """Documents that were read with the others and left out as bad, by kind."""
+
 
 class WindowStream:
     """A cursor over the windows that a rank reads of one source: epoch, pool, window."""
@@ -57,11 +61,11 @@ class WindowStream:
         counter: BadRowCounter,
         executor: ThreadPoolExecutor,
         open_files: OpenFiles,
-        on_skipped: Callable[[str, int], None],
+        on_left_out: Callable[[str, int], None],
     ) -> None:
         """
         :param number: Tells the sources of a mixture apart in the order.
-        :param on_skipped: Told how many documents a length limit left out, by its name.
+        :param on_left_out: Told how many documents a length limit left out, by its name.
         """
         self._files = files
         self._reading = reading
@@ -72,7 +76,8 @@ class WindowStream:
         self._counter = counter
         self._executor = executor
         self._open_files = open_files
-        self._on_skipped = on_skipped
+        self._on_left_out = on_left_out
+        self._skipped: Counter[str] = Counter()
         self._units = split_into_units(
             ((f.rows, f.components) for f, _ in files), world_size, pool_components=self._pool_components
         )
@@ -88,6 +93,7 @@ class WindowStream:
         self._pending.clear()
         self._pools = self._plan(epoch)
         self._current: Pool | None = None
+        self._is_new = False
         self._from_start = pool == window == 0
         self._gave_windows = False
 
@@ -119,12 +125,27 @@ class WindowStream:
                 if self.pool_number >= len(self._pools):
                     return None
                 self._current = self._load(self.pool_number)
+                self._is_new = self.window == 0
             if self.window < len(self._current.starts):
                 self._gave_windows = True
                 return self._current
+            self._note_skipped()
             self._current = None
             self.pool_number += 1
             self.window = 0
+
+    def take_skipped(self) -> Counter[str]:
+        """Returns how many documents were left out as bad, by kind, in the pools that were begun or passed over since the
+        last call. A run that resumes within a pool was told of it before it was killed."""
+        if self._current is not None and self.window > 0:
+            self._note_skipped()
+        skipped, self._skipped = self._skipped, Counter()
+        return skipped
+
+    def _note_skipped(self) -> None:
+        if self._is_new and self._current is not None:
+            self._skipped += self._current.skipped
+        self._is_new = False
 
     def gives_nothing(self) -> bool:
         """Whether this epoch has no window at all for this rank. To be asked at its end."""
@@ -133,9 +154,11 @@ class WindowStream:
         if not self._from_start:
             # A resumed run may have come in behind the last window.
             at = {"epoch": self.epoch, "pool": self.pool_number, "window": self.window}
+            skipped = self._skipped.copy()
             self.move(epoch=self.epoch, pool=0, window=0)
             empty = self.pool() is None
             self.move(**at)
+            self._skipped = skipped
             return empty
         return True
 
@@ -212,6 +235,7 @@ class WindowStream:
             row=row[owner],
             window=window,
             ends=np.cumsum(window_lengths),
+            skipped=sum((rows.skipped for _, rows in parts), Counter()),
         )
 
     def _within_limits(self, lengths: np.ndarray) -> np.ndarray:
@@ -225,7 +249,7 @@ class WindowStream:
             ("longer than max_document_len", long),
         ):
             if left_out.any():
-                self._on_skipped(name, int(left_out.sum()))
+                self._on_left_out(name, int(left_out.sum()))
         return ~(empty | short | long)
 
 

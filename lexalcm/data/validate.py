@@ -6,6 +6,7 @@ Shapes: R documents of a chunk, N vectors, C their width.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from threading import Lock
 from typing import Final
 
@@ -129,6 +130,11 @@ def whole_chunk_has_other_width(vectors: Vectors) -> int | None:
     return first if first != vectors.values.shape[1] and (widths == first).all() else None
 
 
+def kinds_of(reasons: Iterable[str]) -> Counter[str]:
+    """Counts reasons by the names of :data:`BAD_ROW_KINDS`."""
+    return Counter(next(name for name, begin in BAD_ROW_KINDS.items() if why.startswith(begin)) for why in reasons)
+
+
 class BadRowCounter:
     """Counts skipped documents by reason, and stops when they are too many to be an accident."""
 
@@ -146,13 +152,6 @@ class BadRowCounter:
     def summary(self) -> str:
         """Reasons and counts in one line, the most frequent first."""
         return ", ".join(f"{reason}: {count:,}" for reason, count in self.by_reason.most_common())
-
-    def by_kind(self) -> Counter[str]:
-        """Counts by the names of :data:`BAD_ROW_KINDS`."""
-        counts: Counter[str] = Counter()
-        for reason, count in dict(self.by_reason).items():
-            counts[next(name for name, begin in BAD_ROW_KINDS.items() if reason.startswith(begin))] += count
-        return counts
 
     def add(self, num_rows: int, reasons: dict[int, str], *, file: str, row_group: int, first_row: int) -> None:
         """

@@ -8,11 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lexalcm.data.batch import ConceptBatch
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.data.reader import ConceptReader
 from lexalcm.data.sources import ConceptParquetConfig, SourceConfig
+from lexalcm.data.write import NewDocument, write_documents
 from lexalcm.errors import DataError
 from tests.data.readers import LENGTHS, names, on_ranks, reading, walk, write
 
@@ -185,3 +188,47 @@ def test_a_reset_in_mid_epoch_begins_a_new_one_from_where_the_trainer_stood(
         reader.reset()
         assert reader.state_dict()["counts"]["steps"] == 0  # type: ignore[index]
     assert walk(with_prefetch, 12) == walk(without, 12)
+
+
+def spoilt(folder: Path) -> ConceptParquetDataset:
+    """Every fourth document is bad, and the last eight: a pool of nothing else."""
+    documents = [NewDocument(["s"] * 3, np.ones((3, 4), np.float32)) for _ in range(32)]
+    for number, document in enumerate(documents):
+        if number % 4 == 1 or number >= 24:
+            document.concepts[1] = np.nan
+    write_documents(folder / "part-0.parquet", documents, dtype="float32", concepts_per_row_group=12)
+    return ConceptParquetDataset(ConceptParquetConfig(path=str(folder), on_bad_rows="skip"))
+
+
+def weighted_and_spoilt(folder: Path) -> ConceptParquetDataset:
+    for name in ("one", "two"):
+        spoilt(folder / name)
+    sources = [SourceConfig(path=str(folder / name), weight=1.0) for name in ("one", "two")]
+    return ConceptParquetDataset(ConceptParquetConfig(sources=sources, on_bad_rows="skip"))
+
+
+def skipped(steps: list[list[ConceptBatch]]) -> int:
+    return sum(sum(batch.skipped.values()) for batches in steps for batch in batches)
+
+
+@pytest.mark.parametrize("make", [spoilt, weighted_and_spoilt])
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_bad_documents_are_counted_once_however_often_a_run_is_killed(
+    tmp_path: Path, make: Callable[[Path], ConceptParquetDataset], shuffle: bool
+) -> None:
+    dataset = make(tmp_path)
+    fields = {"concepts_per_batch": 6, "max_seq_len": 3, "shuffle_window": 20, "shuffle": shuffle}
+
+    def steps_of(reader: ConceptReader, count: int) -> list[list[ConceptBatch]]:
+        return [batches for batches, _ in zip(reader, range(count))]
+
+    whole = steps_of(dataset.create_reader(None, reading(**fields)), 100)
+    assert skipped(whole) > 0
+    for killed_after in range(1, len(whole)):
+        first, second = (dataset.create_reader(None, reading(**fields)) for _ in range(2))
+        before = [next(first) for _ in range(killed_after)]
+        second.load_state_dict(saved(first))
+        assert skipped(before) == skipped(whole[:killed_after])
+        assert skipped(before) + skipped(steps_of(second, 100)) == skipped(whole)
+        first.close()
+        second.close()
