@@ -153,8 +153,8 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device("cuda", 0)
     torch.backends.fp32_precision = "tf32"  # type: ignore[attr-defined]
-    name = torch.cuda.get_device_name(device)
-    print(f"{name}, torch {torch.__version__}, pre1_400m, bfloat16 autocast{', compiled' * args.compile}\n")
+    how = "bfloat16 autocast, compiled" if args.compile else "bfloat16 autocast"
+    print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, pre1_400m, {how}\n")
     peak = peak_flops(device)
     bench = Bench(Pre1Config(), device, noise_draws=args.noise_draws, compiled=args.compile)
     print(f"| concepts | step ms | host ms | allocations | {' | '.join(PARTS)} | concepts/s | TFLOP/s | MFU | peak GiB |")
@@ -165,7 +165,7 @@ def main() -> None:
         torch.cuda.reset_peak_memory_stats(device)
         timing = time_steps(bench, batches, steps=args.steps)
         count = round(statistics.median(batch.num_targets for batch in batches))
-        context_len = round(sum(n * n for n in batches[0].layout.lengths) / batches[0].num_targets)
+        context_len = batches[0].layout.context_len
         rate = bench.model.flops_per_concept(context_len, noise_draws=args.noise_draws) * count / timing.step
         print(
             f"| {count:,} | {timing.step * 1e3:.1f} | {timing.host * 1e3:.1f} | {timing.allocations} "

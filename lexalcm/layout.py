@@ -114,6 +114,11 @@ class DocumentLayout:
         return self.num_concepts if self.packed else len(self.lengths) * self.width
 
     @property
+    def context_len(self) -> int:
+        """The length of a concept's document, the mean over all concepts, at least 1."""
+        return max(1, round(sum(n * n for n in self.lengths) / max(self.num_concepts, 1)))
+
+    @property
     def device(self) -> torch.device:
         return self.positions.device
 

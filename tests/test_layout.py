@@ -97,6 +97,12 @@ def test_counts_tell_concepts_from_slots() -> None:
     assert DocumentLayout([2, 0, 3]).num_slots == 5
 
 
+def test_the_context_is_as_long_as_the_document_of_the_average_concept() -> None:
+    assert DocumentLayout([1, 3]).context_len == 2  # 1 once, 3 three times: 10 / 4
+    assert DocumentLayout([5, 5]).context_len == 5
+    assert DocumentLayout([0]).context_len == 1
+
+
 @pytest.mark.parametrize("lead", [(), (3,)])
 def test_gradients_reach_each_concept_from_its_own_slot_alone(lead: tuple[int, ...]) -> None:
     layout, dim = DocumentLayout(UNEVEN), len(lead)

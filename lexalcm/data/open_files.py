@@ -32,7 +32,7 @@ class OpenFiles:
         self._parts: OrderedDict[tuple[str, int, tuple[str, ...]], _PartReader] = OrderedDict()
 
     def read_groups(self, file: DataFile, groups: Sequence[int], columns: list[str]) -> pa.Table:
-        """Reads whole row groups.
+        """Reads whole row groups that follow one another.
 
         :raises DataError: The file is damaged.
         """
@@ -40,7 +40,8 @@ class OpenFiles:
             handle = self._take(file)
             table = handle.read_row_groups(list(groups), columns=columns, use_threads=False)
         except ARROW_ERRORS as ex:
-            rows = [(sum(file.rows[:g]), sum(file.rows[: g + 1])) for g in groups]
+            last = groups[-1]
+            rows = (file.first_rows[groups[0]], file.first_rows[last] + file.rows[last])
             table = _read_null_vectors(file, columns, rows, ex)
             if table is None:
                 raise damaged(file, groups[0], ex) from None
@@ -67,8 +68,8 @@ class OpenFiles:
                 part = _PartReader(open_parquet(file), group, columns, step=step)
             table = part.read(start, stop)
         except ARROW_ERRORS as ex:
-            before, part = sum(file.rows[:group]), None
-            table = _read_null_vectors(file, columns, [(before + start, before + stop)], ex)
+            before, part = file.first_rows[group], None
+            table = _read_null_vectors(file, columns, (before + start, before + stop), ex)
             if table is None:
                 raise damaged(file, group, ex) from None
         if table.num_rows != stop - start:
@@ -123,15 +124,13 @@ class _PartReader:
 
 
 def _read_null_vectors(
-    file: DataFile, columns: list[str], rows: Sequence[tuple[int, int]], error: BaseException
+    file: DataFile, columns: list[str], rows: tuple[int, int], error: BaseException
 ) -> pa.Table | None:
-    """Reads ranges of a file's rows that Arrow gave up on, where it is Arrow's fault."""
+    """Reads a range of a file's rows that Arrow gave up on, where it is Arrow's fault."""
     if not may_be_null_vectors(error):
         return None
     with open_parquet(file) as handle:
-        tables = [read_rows(file, columns, start, stop, handle.schema_arrow) for start, stop in rows]
-    read = [table for table in tables if table is not None]
-    return pa.concat_tables(read) if len(read) == len(tables) else None
+        return read_rows(file, columns, *rows, handle.schema_arrow)
 
 
 def open_parquet(file: DataFile) -> pq.ParquetFile:

@@ -117,9 +117,8 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         for kind, count in batch.skipped.items():
             metric_bag.get(bad_rows_name(kind), Sum).update(count)
         metric_bag.get("padding", Sum).update(layout.num_slots - layout.num_concepts)
-        context_len = max(1, round(sum(n * n for n in layout.lengths) / max(layout.num_concepts, 1)))
         draws = timesteps.numel() // max(layout.num_slots, 1)
-        flops = self._model.flops_per_concept(context_len, noise_draws=draws) * counts["num_elements"]
+        flops = self._model.flops_per_concept(layout.context_len, noise_draws=draws) * counts["num_elements"]
         metric_bag.get("model_flops", Sum).update(float(flops))
 
     def _update_raw_metrics(self, metric_bag: MetricBag, batch: ConceptBatch, predicted: Tensor) -> None:
