@@ -15,8 +15,10 @@ from lexalcm.data.dataset import ConceptParquetDataset, open_concept_parquet
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.diffusion.objective import ObjectiveConfig, TrainingObjective
 from lexalcm.diffusion.samplers import Sampler, SamplerConfig
+from lexalcm.models.base_lcm.hub import register_base_family
 from lexalcm.models.normalizer.hub import register_normalizer_family
 from lexalcm.models.pre1.hub import register_pre1_family
+from lexalcm.models.two_tower.hub import register_two_tower_family
 from lexalcm.shipped import shipped_folder
 from lexalcm.training.families import LCM_OBJECTIVE, LCM_SAMPLER, create_lcm_objective, create_lcm_sampler
 from lexalcm.training.lr_schedule import WARMUP_SHARE_LR, WarmupShareConfig, create_warmup_share_lr
@@ -34,6 +36,8 @@ from lexalcm.training.optimizers import (
 def setup_fairseq2_extension(container: DependencyContainer) -> None:
     """Registers everything that recipes and cards may name."""
     register_pre1_family(container)
+    register_two_tower_family(container)
+    register_base_family(container)
     register_normalizer_family(container)
     register_dataset_family(
         container, "concept_parquet", ConceptParquetDataset, ConceptParquetConfig, opener=open_concept_parquet

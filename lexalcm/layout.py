@@ -1,6 +1,7 @@
 """How the documents of one batch lie in its tensors: the one thing that data and models share.
 
-Shapes: N concepts of all documents, B documents, T concepts of the longest, K noise draws, R rows of a bucket.
+Shapes: N concepts of all documents, Q of them to predict, B documents, T concepts of the longest, K noise draws, R rows of
+a bucket.
 
 fairseq2's ``BatchLayout`` refuses documents of length 0, cannot be moved between devices, and on CUDA launches a kernel
 a document while it is built. This one is built on the host, in the reader's thread, and moved in a few asynchronous
@@ -38,17 +39,35 @@ class DocumentLayout:
     positions: Tensor
     """Position of each concept in its document, int64, ``[N]`` or ``[B, T]``."""
 
+    source_lengths: tuple[int, ...] | None
+    """How many concepts at each document's start are context alone (the prompt of supervised data), on the host; ``None``
+    when every concept is predicted."""
+
+    queries: Tensor | None
+    """Where the denoiser runs: int64 ``[Q]`` indices into the packed batch; ``None`` when it runs everywhere."""
+
+    query_positions: Tensor
+    """Position of each query in its document, counted from the document's first query, int64 ``[Q]``, or ``[N]``, or
+    ``[B, T]``."""
+
     past: DocumentLayout | None
     """The layout of a packed batch without each document's last concept, which is in no position's past; see
     :meth:`drop_last`. ``None`` when nothing would be left, and for padded batches."""
 
     def __init__(
-        self, lengths: Sequence[int], *, packed: bool = True, width: int | None = None, with_past: bool = True
+        self,
+        lengths: Sequence[int],
+        *,
+        packed: bool = True,
+        width: int | None = None,
+        with_past: bool = True,
+        source_lengths: Sequence[int] | None = None,
     ) -> None:
         """
         :param lengths: Concepts a document; in packed form documents of length 0 are allowed and take no room.
         :param width: T of a padded batch; by default the longest document's length.
         :param with_past: Build :attr:`past`.
+        :param source_lengths: Concepts at each document's start that are not predicted; packed form only.
         """
         self.lengths = tuple(int(n) for n in lengths)
         self.packed = packed
@@ -58,7 +77,7 @@ class DocumentLayout:
         self.width = longest if width is None else width
         if self.width < longest:
             raise ValueError(f"width must be at least the longest document's length ({longest}), but is {self.width}.")
-        self.past = self._kept = self._later = None
+        self.past = self._kept = self._later = self.queries = self.source_lengths = None
         if packed:
             self._index_packed()
             if with_past and longest > 1:
@@ -68,6 +87,9 @@ class DocumentLayout:
             self._buckets: list[tuple[int, int]] = [(len(self.lengths), self.width)]
             self._slots: Tensor | None = None
             self._inverse: Tensor | None = None
+        self.query_positions = self.positions
+        if source_lengths is not None:
+            self._index_queries(tuple(int(n) for n in source_lengths))
 
     def _index_packed(self) -> None:
         lengths = np.asarray(self.lengths, dtype=np.int64)
@@ -99,6 +121,16 @@ class DocumentLayout:
         self._later = self.positions.nonzero().flatten()
         self._kept = self._later - 1
 
+    def _index_queries(self, source_lengths: tuple[int, ...]) -> None:
+        if not self.packed:
+            raise ValueError("Documents with sources must be packed.")
+        if len(source_lengths) != len(self.lengths) or any(not 0 <= s <= n for s, n in zip(source_lengths, self.lengths)):
+            raise ValueError(f"source_lengths must lie between 0 and the lengths {self.lengths}, but are {source_lengths}.")
+        self.source_lengths = source_lengths
+        from_first_query = self.positions - torch.from_numpy(np.repeat(source_lengths, self.lengths))
+        self.queries = (from_first_query >= 0).nonzero().flatten()
+        self.query_positions = from_first_query[self.queries]
+
     @property
     def num_documents(self) -> int:
         return len(self.lengths)
@@ -112,6 +144,18 @@ class DocumentLayout:
     def num_slots(self) -> int:
         """Positions that linear layers compute: real concepts, and in padded form the padding too."""
         return self.num_concepts if self.packed else len(self.lengths) * self.width
+
+    @property
+    def target_lengths(self) -> tuple[int, ...]:
+        """Queries of each document, on the host."""
+        if self.source_lengths is None:
+            return self.lengths
+        return tuple(n - s for n, s in zip(self.lengths, self.source_lengths))
+
+    @property
+    def num_queries(self) -> int:
+        """Positions that the denoiser computes."""
+        return self.num_slots if self.source_lengths is None else sum(self.target_lengths)
 
     @property
     def context_len(self) -> int:
@@ -177,6 +221,22 @@ class DocumentLayout:
         """
         return x.new_zeros(len(self.positions), x.size(-1)).index_copy(0, self._later, x)
 
+    def at_queries(self, x: Tensor, *, dim: int = 0) -> Tensor:
+        """Picks the positions where the denoiser runs: ``[*P, ...]`` to ``[Q, ...]``, or unchanged if it runs everywhere;
+        ``dim`` dimensions stand before."""
+        return x if self.queries is None else _FromSlots.apply(x, dim, self.queries)
+
+    def from_queries(self, x: Tensor, *, dim: int = 0) -> Tensor:
+        """The inverse of :meth:`at_queries`, with zeros at the other positions."""
+        if self.queries is None:
+            return x
+        return x.new_zeros(*x.shape[:dim], self.num_slots, *x.shape[dim + 1 :]).index_copy(dim, self.queries, x)
+
+    def query_documents(self) -> Tensor:
+        """Which document each query of a packed batch stands in, int64 ``[Q]``."""
+        index = torch.from_numpy(np.repeat(np.arange(len(self.lengths)), self.target_lengths))
+        return index.to(self.device, non_blocking=True)
+
     def to(self, device: torch.device, *, non_blocking: bool = False) -> None:
         """Moves the index tensors in place."""
 
@@ -190,7 +250,10 @@ class DocumentLayout:
         self._apply(lambda x: None if x is None else x.pin_memory())
 
     def _apply(self, function: Callable[[Tensor | None], Tensor | None]) -> None:
+        everywhere = self.query_positions is self.positions
         self.positions = function(self.positions)
+        self.query_positions = self.positions if everywhere else function(self.query_positions)
+        self.queries = function(self.queries)
         self._slots = function(self._slots)
         self._inverse = function(self._inverse)
         self._kept = function(self._kept)

@@ -4,7 +4,8 @@ A *concept* is one sentence embedding. A two-tower model reads the past concepts
 *contextualizer* and turns noise into the next concept with a *denoiser*.
 
 Shapes: N concepts of a packed batch (or B, T of a padded one), C concept_dim, K noise draws a position. ``*P`` stands
-for ``N`` or ``B, T``, whichever form the batch's :class:`~lexalcm.layout.DocumentLayout` has.
+for ``N`` or ``B, T``, whichever form the batch's :class:`~lexalcm.layout.DocumentLayout` has, and ``*Q`` for the
+positions of it where the denoiser runs: all of them, or those behind the sources of a layout that has sources.
 
 A family implements :meth:`TwoTowerModel.encode`, :meth:`TwoTowerModel.predict`, :meth:`TwoTowerModel.denoise_cache`
 and :meth:`TwoTowerModel.predict_step`; the rest stands here once. Inside the project every prediction is the *clean*,
@@ -22,6 +23,7 @@ from torch.nn import Module
 
 from lexalcm.diffusion.parametrization import OutputForm, PredictionType, to_clean
 from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.errors import ConfigError
 from lexalcm.layout import DocumentLayout
 
 
@@ -36,6 +38,15 @@ class TwoTowerModel(Module, ABC):
     prediction_type: PredictionType
 
     output_form: OutputForm
+
+    max_document_len: int | None = None
+    """The longest document, special concepts included, that the model has positions for; ``None``: any."""
+
+    min_context_len: int = 0
+    """How many concepts must stand before one that is to be predicted."""
+
+    trained_with_guidance: bool | None = None
+    """Whether positions without context are trained; ``None`` where the configuration does not say."""
 
     @abstractmethod
     def normalize(self, concepts: Tensor) -> Tensor:
@@ -73,9 +84,9 @@ class TwoTowerModel(Module, ABC):
 
         Position i sees the context of positions < i of its document and a zero vector.
 
-        :param noisy: ``[*P, C]``, or ``[K, *P, C]`` for several noise draws on one context.
+        :param noisy: ``[*Q, C]``, or ``[K, *Q, C]`` for several noise draws on one context.
         :param timesteps: int64, the shape of ``noisy`` without C.
-        :param dropped: bool ``[*P]``: positions that see the zero vector alone (guidance training).
+        :param dropped: bool ``[*Q]``: positions that see the zero vector alone (guidance training).
         :returns: float32, the shape of ``noisy``.
         """
 
@@ -92,7 +103,7 @@ class TwoTowerModel(Module, ABC):
         """:meth:`predict` with one timestep for all positions and a ready cache.
 
         :param noisy: The shape :meth:`predict` takes; with a ``next_only`` cache ``[B, 1, C]`` or ``[K, B, 1, C]``.
-        :param dropped: True: every position sees the zero vector alone; or bool ``[*P]``.
+        :param dropped: True: every position sees the zero vector alone; or bool ``[*Q]``.
         """
 
     @abstractmethod
@@ -100,9 +111,11 @@ class TwoTowerModel(Module, ABC):
         """Returns an empty state for incremental :meth:`encode`."""
 
     @abstractmethod
-    def flops_per_concept(self, context_len: int, *, noise_draws: int = 1) -> int:
-        """FLOPs of forward and backward a trained concept, in the fast formulation, at ``context_len`` concepts a
-        document."""
+    def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
+        """FLOPs of forward and backward a concept, in the fast formulation, at ``context_len`` concepts a document.
+
+        :param noise_draws: Passes of the denoiser for each; below 1 when some concepts are context alone.
+        """
 
     @abstractmethod
     def towers(self) -> list[Module]:
@@ -117,6 +130,14 @@ class TwoTowerModel(Module, ABC):
         """Names of parameters that are kept for their checkpoint's sake but cannot influence the output."""
         return set()
 
+    def check_length(self, length: int) -> None:
+        """:raises ConfigError: A document of ``length`` concepts is longer than :attr:`max_document_len`."""
+        if self.max_document_len is not None and length > self.max_document_len:
+            raise ConfigError(
+                f"A document of {length:,} concepts is longer than the model's `max_seq_len` of {self.max_document_len:,}.\n"
+                f"Cut documents: `dataset.reading.max_seq_len`, or a shorter prompt."
+            )
+
     def forward(
         self,
         concepts: Tensor,
@@ -127,10 +148,11 @@ class TwoTowerModel(Module, ABC):
     ) -> Tensor:
         """Encode and denoise: the only call of training, made on the data-parallel wrapper.
 
-        :returns: The predicted clean, normalised concepts in float32, the shape of ``noisy``.
+        :param noisy: May be more precise than ``concepts``; the network reads it in their type.
+        :returns: The predicted clean, normalised concepts, the shape and type of ``noisy``.
         """
         context = self.encode(concepts, layout)
-        output = self.predict(noisy, timesteps, context, layout, dropped=dropped)
+        output = self.predict(noisy.to(concepts.dtype), timesteps, context, layout, dropped=dropped)
         return self._clean(output, noisy, self.schedule.alpha_cumprod(timesteps))
 
     def denoise(

@@ -1,6 +1,6 @@
 """One training batch: noise the concepts, predict them, measure the loss.
 
-Shapes: ``*P`` positions of the batch (N packed, B, T padded), C concept_dim, K noise draws.
+Shapes: ``*P`` positions of the batch (N packed, B, T padded), ``*Q`` those that are predicted, C concept_dim, K noise draws.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing_extensions import override
 
 from lexalcm.data.batch import ConceptBatch
 from lexalcm.data.validate import BAD_ROW_KINDS
-from lexalcm.diffusion.objective import LossTerms, TrainingObjective
+from lexalcm.diffusion.objective import Draw, LossTerms, TrainingObjective
 from lexalcm.diffusion.parametrization import add_noise
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.training.flops import peak_flops
@@ -34,17 +34,31 @@ def predict_noised(
     """Noises a batch as the objective draws it, predicts it and measures the error.
 
     :param dp_model: The data-parallel wrapper of ``model``.
-    :returns: The clean prediction ``[*P, C]`` or ``[K, *P, C]``, the timesteps drawn, and the loss.
+    :returns: The clean prediction ``[*Q, C]`` or ``[K, *Q, C]``, the timesteps drawn, and the loss.
     """
+    draw = objective.draw(batch.layout, model.concept_dim)
+    predicted, terms = predict_drawn(dp_model, model, objective, batch, draw)
+    return predicted, draw.timesteps, terms
+
+
+def predict_drawn(
+    dp_model: Module, model: TwoTowerModel, objective: TrainingObjective, batch: ConceptBatch, draw: Draw
+) -> tuple[Tensor, LossTerms]:
+    """:func:`predict_noised` with noise that is given."""
+    layout = batch.layout
     with torch.no_grad():
-        clean = model.normalize(batch.concepts)
-        draw = objective.draw(clean.shape[:-1], clean.size(-1), device=clean.device)
-        noisy = add_noise(clean, draw.noise, model.schedule.alpha_cumprod(draw.timesteps))
-        context = clean
+        context = model.normalize(batch.concepts)
+        clean = layout.at_queries(context)
+        signal, noise = clean, draw.noise
+        if model.prediction_type != "sample":
+            # Where there is little noise, an error in it is a much smaller one in the clean concept that is compared:
+            # float32 would leave it three digits.
+            signal, noise = clean.double(), noise.double()
+        noisy = add_noise(signal, noise, model.schedule.alpha_cumprod(draw.timesteps))
         if draw.context_noise is not None and dp_model.training:
-            context = clean + draw.context_noise
-    predicted = dp_model(context, noisy, draw.timesteps, batch.layout, draw.dropped)
-    return predicted, draw.timesteps, objective.loss(predicted, clean, draw.timesteps, batch.target_mask)
+            context = context + draw.context_noise
+    predicted = dp_model(context, noisy, draw.timesteps, layout, draw.dropped)
+    return predicted, objective.loss(predicted, clean, draw.timesteps, layout.at_queries(batch.target_mask))
 
 
 @final
@@ -117,15 +131,15 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         for kind, count in batch.skipped.items():
             metric_bag.get(bad_rows_name(kind), Sum).update(count)
         metric_bag.get("padding", Sum).update(layout.num_slots - layout.num_concepts)
-        draws = timesteps.numel() // max(layout.num_slots, 1)
+        draws = timesteps.numel() / max(layout.num_slots, 1)
         flops = self._model.flops_per_concept(layout.context_len, noise_draws=draws) * counts["num_elements"]
         metric_bag.get("model_flops", Sum).update(float(flops))
 
     def _update_raw_metrics(self, metric_bag: MetricBag, batch: ConceptBatch, predicted: Tensor) -> None:
         one_draw = predicted if predicted.dim() == batch.concepts.dim() else predicted[0]
         raw = self._model.denormalize(one_draw)
-        truth = batch.concepts.float()
-        mask = batch.target_mask.float()
+        truth = batch.layout.at_queries(batch.concepts).float()
+        mask = batch.layout.at_queries(batch.target_mask).float()
         distance = torch.linalg.vector_norm(raw - truth, dim=-1)
         cosine = torch.nn.functional.cosine_similarity(raw, truth, dim=-1)
         targets = batch.num_targets
@@ -134,7 +148,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
 
     def _update_quarters(self, metric_bag: MetricBag, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms) -> None:
         schedule = self._model.schedule
-        counted = batch.target_mask.expand(timesteps.shape).float()
+        counted = batch.layout.at_queries(batch.target_mask).expand(timesteps.shape).float()
         quarter_of = (timesteps - schedule.first_timestep) * NUM_QUARTERS // schedule.num_timesteps
         for quarter in range(NUM_QUARTERS):
             inside = counted * (quarter_of == quarter)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,9 +13,9 @@ from lexalcm.diffusion.parametrization import PredictionType, add_noise, clean_t
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.diffusion.timestep_density import TimestepDensityConfig
 from lexalcm.errors import ConfigError
+from lexalcm.layout import DocumentLayout
 
 SCHEDULE = NoiseSchedule(ScheduleConfig(num_steps=20))
-CPU = torch.device("cpu")
 
 
 def objective(**fields: object) -> Objective:
@@ -23,7 +25,7 @@ def objective(**fields: object) -> Objective:
 def test_drawn_timesteps_follow_the_probabilities_and_span_the_trained_ones() -> None:
     torch.manual_seed(0)
     one = objective(timestep_density=TimestepDensityConfig(kind="beta", a=1.0, b=0.5), guidance_dropout=0.3)
-    draw = one.draw(torch.Size((200_000,)), 1, device=CPU)
+    draw = one.draw(DocumentLayout([1000] * 200), 1)
     share = torch.bincount(draw.timesteps, minlength=21)[1:] / 200_000
     assert draw.timesteps.min() == 1 and draw.timesteps.max() == 20
     torch.testing.assert_close(share.double(), one.probabilities, rtol=0, atol=4e-3)
@@ -35,7 +37,7 @@ def test_context_noise_is_drawn_last_and_of_the_size_asked_for() -> None:
     drawn = []
     for fields in ({}, {"context_noise": 0.5}):
         generator = torch.Generator().manual_seed(3)
-        drawn.append(objective(**fields).draw(torch.Size((4000,)), 8, device=CPU, generator=generator))
+        drawn.append(objective(**fields).draw(DocumentLayout([4000]), 8, generator=generator))
     without, with_noise = drawn
     assert without.context_noise is None
     assert torch.equal(without.noise, with_noise.noise)
@@ -48,30 +50,46 @@ def test_context_noise_is_drawn_last_and_of_the_size_asked_for() -> None:
 
 
 def test_several_draws_have_their_own_timesteps_and_share_what_is_dropped() -> None:
-    draw = objective(noise_draws=3).draw(torch.Size((50,)), 4, device=CPU)
+    draw = objective(noise_draws=3).draw(DocumentLayout([50]), 4)
     assert draw.timesteps.shape == (3, 50) and draw.noise.shape == (3, 50, 4)
     assert draw.dropped is not None and draw.dropped.shape == (50,)
     assert not torch.equal(draw.timesteps[0], draw.timesteps[1])
 
 
-def test_meta_compatible_dropping_takes_a_fixed_number_of_later_positions_batch_wide() -> None:
-    config = ObjectiveConfig(guidance_dropout=0.25, guidance_drop_rule="meta_compatible")
+META_RULE = {"guidance_dropout": 0.25, "guidance_drop_rule": "meta_compatible"}
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_meta_compatible_dropping_takes_a_fixed_number_of_later_positions_batch_wide(is_packed: bool) -> None:
+    layout = DocumentLayout([11, 4, 11], packed=is_packed)
     ever = torch.zeros(11, dtype=torch.bool)
     for _ in range(100):
-        dropped = Objective(config, SCHEDULE).draw(torch.Size((3, 11)), 2, device=CPU).dropped
-        assert dropped is not None
-        assert torch.equal(dropped[0], dropped[2]) and dropped[0].sum() == 2
-        ever |= dropped[0]
+        dropped = objective(**META_RULE).draw(layout, 2).dropped
+        assert dropped is not None and dropped.shape == layout.positions.shape
+        rows = dropped[layout.real].split([11, 4, 11])
+        # (11 - 1) * 0.25 positions, counted in the longest document; the short one loses those of them that it has.
+        assert torch.equal(rows[0], rows[2]) and torch.equal(rows[0][:4], rows[1]) and rows[0].sum() == 2
+        ever |= rows[0]
     assert not ever[0] and ever[1:].all()
-    assert Objective(config, SCHEDULE).needs_padded_batches
-    with pytest.raises(ConfigError, match="pack: false"):
-        Objective(config, SCHEDULE).draw(torch.Size((11,)), 2, device=CPU)
+
+
+def test_meta_compatible_dropping_chooses_for_each_document_with_a_source() -> None:
+    layout = DocumentLayout([14, 12, 5], source_lengths=[3, 1, 0])
+    torch.manual_seed(0)
+    drawn = [objective(**META_RULE).draw(layout, 2).dropped for _ in range(50)]
+    rows = [d.split([11, 11, 5]) for d in drawn if d is not None]
+    assert all(a.sum() == b.sum() == 2 and not a[0] and not b[0] and not c[0] for a, b, c in rows)
+    assert any(not torch.equal(a, b) for a, b, _ in rows)
 
 
 def test_where_nothing_is_dropped_the_rule_does_not_matter() -> None:
-    without = objective(guidance_dropout=0.0, guidance_drop_rule="meta_compatible")
-    assert not without.needs_padded_batches
-    assert without.draw(torch.Size((11,)), 2, device=CPU).dropped is None
+    assert objective(guidance_dropout=0.0, guidance_drop_rule="meta_compatible").draw(DocumentLayout([11]), 2).dropped is None
+
+
+def test_noise_is_drawn_for_the_positions_that_are_predicted_and_context_noise_for_all() -> None:
+    draw = objective(context_noise=0.1).draw(DocumentLayout([7, 4], source_lengths=[5, 1]), 3)
+    assert draw.timesteps.shape == (5,) and draw.noise.shape == (5, 3) and draw.dropped.shape == (5,)
+    assert draw.context_noise.shape == (11, 3)
 
 
 def test_the_loss_sums_target_positions_and_averages_channels_and_draws() -> None:
@@ -82,6 +100,14 @@ def test_the_loss_sums_target_positions_and_averages_channels_and_draws() -> Non
     expected = (predicted - clean).square().mean(-1).mean(0)[targets].sum()
     torch.testing.assert_close(terms.loss_sum, expected)
     torch.testing.assert_close(terms.squared_error, (predicted - clean).square().mean(-1))
+
+
+@pytest.mark.parametrize(("error", "expected"), [("sum_square", lambda x: x), ("root_sum_square", lambda x: (x + 1e-5).sqrt())])
+def test_errors_can_be_summed_over_channels_and_rooted(error: str, expected: Callable[[Tensor], Tensor]) -> None:
+    predicted, clean = torch.randn(5, 3), torch.randn(5, 3)
+    timesteps, targets = torch.randint(1, 21, (5,)), torch.tensor([True, False, True, True, False])
+    terms = objective(error=error).loss(predicted, clean, timesteps, targets)
+    torch.testing.assert_close(terms.loss_sum, expected((predicted - clean).square().sum(-1))[targets].sum())
 
 
 def test_clamped_snr_weights_average_one_over_the_drawn_timesteps() -> None:
@@ -169,7 +195,7 @@ def test_validation_in_inference_mode_does_not_spoil_the_tables_for_training() -
     one = Objective(ObjectiveConfig(weighting="clamp_snr_meta"), schedule)
 
     def step(predicted: Tensor) -> Tensor:
-        draw = one.draw(torch.Size((4,)), 3, device=CPU)
+        draw = one.draw(DocumentLayout([4]), 3)
         noisy = add_noise(predicted, draw.noise, schedule.alpha_cumprod(draw.timesteps))
         return one.loss(noisy, torch.zeros(4, 3), draw.timesteps, torch.ones(4).bool()).loss_sum
 
@@ -182,7 +208,7 @@ def test_validation_in_inference_mode_does_not_spoil_the_tables_for_training() -
 
 def test_one_seed_gives_one_draw() -> None:
     first, second = (
-        objective(noise_draws=2).draw(torch.Size((5,)), 3, device=CPU, generator=torch.Generator().manual_seed(7))
+        objective(noise_draws=2).draw(DocumentLayout([5]), 3, generator=torch.Generator().manual_seed(7))
         for _ in range(2)
     )
     assert torch.equal(first.timesteps, second.timesteps) and torch.equal(first.noise, second.noise)
@@ -190,7 +216,7 @@ def test_one_seed_gives_one_draw() -> None:
 
 
 def test_nothing_is_dropped_where_guidance_is_not_trained() -> None:
-    assert objective(guidance_dropout=0.0).draw(torch.Size((5,)), 3, device=CPU).dropped is None
+    assert objective(guidance_dropout=0.0).draw(DocumentLayout([5]), 3).dropped is None
 
 
 def test_combinations_that_cannot_work_are_refused() -> None:

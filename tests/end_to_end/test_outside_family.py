@@ -88,15 +88,14 @@ class ToyObjectiveConfig:
 class ToyObjective:
     """Absolute errors to a power, from pure noise alone."""
 
-    needs_padded_batches = False
-
     def __init__(self, config, model):
         print(f"toy objective of power {config.power}")
         self.power, self.last = config.power, model.schedule.last_timestep
 
-    def draw(self, shape, concept_dim, *, device, generator=None):
-        timesteps = torch.full(shape, self.last, device=device)
-        return Draw(timesteps, torch.randn((*shape, concept_dim), device=device, generator=generator), None)
+    def draw(self, layout, concept_dim, *, generator=None):
+        timesteps = torch.full_like(layout.query_positions, self.last)
+        noise = torch.randn(*timesteps.shape, concept_dim, device=layout.device, generator=generator)
+        return Draw(timesteps, noise, None)
 
     def loss(self, predicted, clean, timesteps, target_mask):
         error = (predicted - clean).abs().pow(self.power).mean(dim=-1)

@@ -17,6 +17,7 @@ from lexalcm.data.batch import ConceptBatch, collate_documents
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig
 from lexalcm.diffusion.objective import Draw, Objective, ObjectiveConfig
+from lexalcm.layout import DocumentLayout
 from lexalcm.models.parallel import compile_two_towers
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
@@ -71,7 +72,7 @@ def test_predictions_and_gradients_are_those_of_float64_on_the_cpu(
     precision: str, near: float, noise_draws: int, compiled: bool
 ) -> None:
     objective = Objective(ObjectiveConfig(noise_draws=noise_draws), model_on("cpu").schedule)
-    draw = objective.draw(torch.Size([sum(LENGTHS)]), 64, device=torch.device("cpu"))
+    draw = objective.draw(DocumentLayout(LENGTHS), 64)
     truth, true_gradients = predict_and_differentiate(model_on("cpu", dtype=torch.float64), draw)
     model = model_on("cuda")
     if compiled:

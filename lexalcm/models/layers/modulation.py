@@ -19,7 +19,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import Linear
 
 from lexalcm.models.layers.multiply_add import multiply_add
-from lexalcm.models.layers.precision import RMSNorm, at_least_float32, matmul_dtype
+from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, at_least_float32, matmul_dtype
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,12 @@ class TimestepConditioning:
             timesteps = all_timesteps
         self._activated = F.silu(embed(timesteps))
 
-    def modulation(self, modulator: Linear) -> Modulation:
-        """:param modulator: Linear ``M -> 3 M``, its rows in the order scale, shift, gate."""
-        scale, shift, gate = modulator(self._activated).chunk(3, dim=-1)
+    def apply(self, modulator: Linear) -> Tensor:
+        """:param modulator: Linear ``M -> k M``.  :returns: What :meth:`modulation` takes slices of."""
+        return modulator(self._activated)
+
+    def modulation(self, *, scale: Tensor, shift: Tensor, gate: Tensor) -> Modulation:
+        """Brings slices of :meth:`apply`'s result, M channels each, to the positions."""
         half = scale.dtype in (torch.bfloat16, torch.float16)
         scale = at_least_float32(scale) + 1.0
         if self._rows is not None:
@@ -101,9 +104,18 @@ class _RowsByProduct(Function):
         return (one_hot @ grad.flatten(0, -2).to(one_hot.dtype)).to(ctx.dtype), None, None
 
 
-class AdaptiveRMSNorm(RMSNorm):
-    """RMSNorm whose result the timestep scales and shifts (AdaLN, Peebles and Xie 2023)."""
+class Adaptive:
+    """Turns a norm into one whose result the timestep scales and shifts (AdaLN, Peebles and Xie 2023)."""
 
-    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """:param scale: Of a :class:`Modulation`, as ``shift``.  :returns: The type in which autocast multiplies matrices."""
-        return multiply_add(shift, scale, super().forward(x), dtype=matmul_dtype(x))
+        normed = super().forward(x)  # type: ignore[misc]
+        return multiply_add(shift, scale, normed, dtype=matmul_dtype(x))
+
+
+class AdaptiveRMSNorm(Adaptive, RMSNorm):
+    """RMSNorm with AdaLN."""
+
+
+class AdaptiveLayerNorm(Adaptive, PreciseLayerNorm):
+    """LayerNorm with AdaLN."""

@@ -39,8 +39,9 @@ class PreciseLayerNorm(LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         x = at_least_float32(x)
+        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
         with no_autocast(x):
-            return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
 class RMSNorm(Module):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from functools import partial
+from typing import Any, Final, Literal, get_args
 
 from fairseq2.runtime.config_registry import ConfigRegistrar
 from fairseq2.runtime.dependency import DependencyContainer
@@ -64,26 +65,40 @@ class NormalizerConfig:
                 f"`normalization_method`: {unknown_name('normalization method', str(self.normalization_method), methods)}"
             )
 
+    def check_for_model(self, concept_dim: int) -> None:
+        """
+        :param concept_dim: Of the model whose configuration this is a part of.
+        :raises ConfigError: A field cannot be honoured, or the dimensions differ.
+        """
+        self.check()
+        if self.dim != concept_dim:
+            raise ConfigError(
+                f"The model's normalizer is for concepts of {self.dim} dimensions, but its `sonar_embed_dim` is {concept_dim}."
+                f"\nName another in `sonar_normalizer_name`; null there and `normalizer: {{dim: {concept_dim}}}` means a plain "
+                f"one, whose statistics the run's `normalizer` section sets."
+            )
+
+
+_ARCHS: Final[dict[str, dict[str, Any]]] = {
+    "base": {},
+    "base_page4k": {"dim": 4096},
+    "base_fft": {"with_fft": True},
+    "clipping": {"clip_proba": 1e-4},
+    "clipping_fft": {"clip_proba": 1e-4, "with_fft": True},
+}
+
+
+def normalizer_arch(name: str) -> NormalizerConfig:
+    """Returns the configuration that an arch's name stands for.
+
+    :raises ConfigError: There is no such arch.
+    """
+    if name not in _ARCHS:
+        raise ConfigError(f"arch: {unknown_name('arch of a normalizer', name, _ARCHS)}")
+    return NormalizerConfig(**_ARCHS[name])
+
 
 def register_normalizer_configs(container: DependencyContainer) -> None:
     arch = ConfigRegistrar(container, NormalizerConfig)
-
-    @arch("base")
-    def base() -> NormalizerConfig:
-        return NormalizerConfig()
-
-    @arch("base_page4k")
-    def base_page4k() -> NormalizerConfig:
-        return NormalizerConfig(dim=4096)
-
-    @arch("base_fft")
-    def base_fft() -> NormalizerConfig:
-        return NormalizerConfig(with_fft=True)
-
-    @arch("clipping")
-    def clipping() -> NormalizerConfig:
-        return NormalizerConfig(clip_proba=1e-4)
-
-    @arch("clipping_fft")
-    def clipping_fft() -> NormalizerConfig:
-        return NormalizerConfig(clip_proba=1e-4, with_fft=True)
+    for name in _ARCHS:
+        arch(name)(partial(normalizer_arch, name))

@@ -128,7 +128,7 @@ class Pre1Config:
         """Width of what the linear path reads: the preceding concepts and their mean."""
         return (self.linear_context + 1) * self.concept_dim if self.linear_context else 0
 
-    def flops_per_concept(self, context_len: int, *, noise_draws: int = 1) -> int:
+    def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         """FLOPs of forward and backward a trained concept.
 
         Counts multiplications and additions of matrix products in the fast formulation: modulators once a schedule row

@@ -107,8 +107,11 @@ class DenoiserLayer(Module):
         self.residual = Residual(config.denoiser_dropout_p)
 
     def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
-        modulators = (self.self_attn_modulator, self.cross_attn_modulator, self.ffn_modulator)
-        return [conditioning.modulation(modulator) for modulator in modulators]
+        made = []
+        for modulator in (self.self_attn_modulator, self.cross_attn_modulator, self.ffn_modulator):
+            scale, shift, gate = conditioning.apply(modulator).chunk(3, dim=-1)
+            made.append(conditioning.modulation(scale=scale, shift=shift, gate=gate))
+        return made
 
     def forward(
         self,
@@ -165,7 +168,7 @@ class Pre1Context:
     """``[B, T, M]`` the contexts of the new positions; padded layouts only."""
 
     features: Tensor | None
-    """``[*P, F]`` the linear path's input for each position."""
+    """``[*Q, F]`` the linear path's input for each position that is predicted."""
 
     next_features: Tensor | None
     """``[B, 1, F]`` the linear path's input for the position after the last; padded layouts of equal lengths only."""
@@ -230,7 +233,7 @@ class Pre1Model(TwoTowerModel):
                 history = concepts if state.concepts is None else torch.cat([state.concepts, concepts], dim=1)
                 state.concepts = history
             else:
-                features = self.linear_context.features(concepts, layout)
+                features = layout.at_queries(self.linear_context.features(concepts, layout))
             if not layout.packed:
                 next_features = self.linear_context.next_features(history)
         return Pre1Context(past, hidden, features, next_features, state)
@@ -321,7 +324,7 @@ class Pre1Model(TwoTowerModel):
             [KeyValueCache() for _ in self.contextualizer.layers], [KeyValueCache() for _ in self.denoiser.layers]
         )
 
-    def flops_per_concept(self, context_len: int, *, noise_draws: int = 1) -> int:
+    def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         return self.config.flops_per_concept(context_len, noise_draws=noise_draws)
 
     def towers(self) -> list[Module]:

@@ -16,7 +16,9 @@ def test_modulations_are_those_of_each_position_and_computed_once_a_timestep() -
     rows = []
     modulator.register_forward_hook(lambda _module, inputs, _output: rows.append(len(inputs[0])))
     timesteps = torch.tensor([[3, 7, 3, 3], [7, 9, 3, 9]])
-    found = TimestepConditioning(timesteps, embed, torch.arange(1, 101)).modulation(modulator)
+    conditioning = TimestepConditioning(timesteps, embed, torch.arange(1, 101))
+    parts = conditioning.apply(modulator).chunk(3, dim=-1)
+    found = conditioning.modulation(scale=parts[0], shift=parts[1], gate=parts[2])
     assert rows == [3]
     plain = modulator(torch.nn.functional.silu(embed(timesteps)))
     scale, shift, gate = plain.chunk(3, dim=-1)

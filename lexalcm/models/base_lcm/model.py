@@ -1,0 +1,170 @@
+"""Meta's base LCM: one causal transformer that regresses the next concept; module names are those of its checkpoints.
+
+It implements the two-tower interface with a denoiser that has nothing to do: the prediction of a position is made from
+the concepts before it, whatever noise and timestep are asked about. So the same trainer, evaluation and generation serve
+it, and one pass of any sampler is all of it (specification, section 5).
+
+Shapes: N concepts of a packed batch (``*P``: N, or B, T of a padded one; ``*Q`` those that are predicted), C
+sonar_embed_dim, M model_dim, K noise draws.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import Module
+
+from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from lexalcm.errors import ConfigError
+from lexalcm.layout import DocumentLayout
+from lexalcm.models.base_lcm.config import BaseConfig
+from lexalcm.models.interface import TwoTowerModel
+from lexalcm.models.layers.attention import KeyValueCache
+from lexalcm.models.layers.feed_forward import FeedForward, SwiGLU
+from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm
+from lexalcm.models.layers.projection import create_linear
+from lexalcm.models.layers.residual import Residual
+from lexalcm.models.layers.transformer import CausalTransformer, ConceptFrontend, Projection
+from lexalcm.models.normalizer.factory import create_normalizer
+
+
+class BaseFrontend(ConceptFrontend):
+    """The frontend, which in Meta's checkpoints of this family holds the normalizer too."""
+
+    def __init__(self, config: BaseConfig) -> None:
+        frontend = config.frontend
+        pre_linear = create_linear(
+            config.sonar_embed_dim,
+            config.model_dim,
+            bias=frontend.pre_linear_bias,
+            init=frontend.pre_linear_init_fn,
+            weight_normalization=frontend.weight_normalization,
+        )
+        super().__init__(
+            pre_linear,
+            config.lcm,
+            max_seq_len=config.max_seq_len,
+            embedding_std=frontend.embedding_std,
+            dropout_p=frontend.dropout_p,
+            scale=math.sqrt(config.model_dim) if frontend.scale_embeddings else 1.0,
+        )
+        self.sonar_normalizer = None if config.normalizer is None else create_normalizer(config.normalizer)
+
+
+@dataclass
+class BaseContext:
+    """Predictions in place of a context: nothing is left for the denoiser to do."""
+
+    past: Tensor | None
+    """``[*P, C]`` what is predicted for each position, zero at the start; ``None`` when there is a state."""
+
+    following: Tensor | None
+    """``[B, T, C]`` what is predicted for the position after each new one; padded layouts only."""
+
+
+class BaseLCM(TwoTowerModel):
+    """Meta's base model."""
+
+    output_form = "direct"
+    prediction_type = "sample"
+    min_context_len = 1
+    trained_with_guidance = False
+
+    def __init__(self, config: BaseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.concept_dim = config.sonar_embed_dim
+        self.schedule = NoiseSchedule(ScheduleConfig())  # any will do
+        self.max_document_len = config.max_seq_len
+        self.frontend = BaseFrontend(config)
+        self.lcm = CausalTransformer(config.lcm, config.model_dim)
+        self.postnet = Projection(config.model_dim, config.sonar_embed_dim, config.postnet)
+
+    def normalize(self, concepts: Tensor) -> Tensor:
+        normalizer = self.frontend.sonar_normalizer
+        return concepts.float() if normalizer is None else normalizer.normalize(concepts)
+
+    def denormalize(self, concepts: Tensor) -> Tensor:
+        normalizer = self.frontend.sonar_normalizer
+        return concepts.float() if normalizer is None else normalizer.denormalize(concepts)
+
+    def set_normalizer(self, *, center: Tensor, scale: Tensor) -> None:
+        """:raises ConfigError: The model has no normalizer."""
+        if self.frontend.sonar_normalizer is None:
+            raise ConfigError(
+                "The model takes concepts as they are: its `sonar_normalizer_name` and `normalizer` are null.\n"
+                f"Set `normalizer.identity: true`, or model.config_overrides.normalizer: {{dim: {self.concept_dim}}}."
+            )
+        self.frontend.sonar_normalizer.set_statistics(center=center, scale=scale)
+
+    def encode(
+        self, concepts: Tensor, layout: DocumentLayout, state: list[KeyValueCache] | None = None
+    ) -> BaseContext:
+        """:raises ConfigError: A document is longer than the configuration's ``max_seq_len``."""
+        self.check_length(layout.width + (0 if state is None else state[0].length))
+        if state is not None:
+            return BaseContext(None, self.following(concepts, layout, state))
+        if layout.past is not None:
+            return BaseContext(layout.delay(self.following(layout.drop_last(concepts), layout.past)), None)
+        following = self.following(concepts, layout)
+        return BaseContext(layout.shift(following), following)
+
+    def following(
+        self, concepts: Tensor, layout: DocumentLayout, state: list[KeyValueCache] | None = None
+    ) -> Tensor:
+        """Predicts the concept after each, ``[*P, C]``, in the model's space."""
+        positions = layout.positions if state is None else layout.positions + state[0].length
+        return self.postnet(self.lcm(self.frontend(concepts, positions), layout, positions, state))
+
+    def predict(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        context: BaseContext,
+        layout: DocumentLayout,
+        *,
+        dropped: Tensor | None = None,
+    ) -> Tensor:
+        assert context.past is not None, "a state encodes for generation, which asks for the next position only"
+        _refuse_dropping(dropped)
+        return layout.at_queries(context.past).expand(noisy.shape)
+
+    def denoise_cache(self, context: BaseContext, layout: DocumentLayout, *, next_only: bool = False) -> Tensor:
+        if not next_only:
+            assert context.past is not None, "a state encodes for generation, which asks for the next position only"
+            return layout.at_queries(context.past)
+        assert context.following is not None, "the next position is asked for padded documents only"
+        return context.following[:, -1:]
+
+    def predict_step(self, noisy: Tensor, timestep: int, cache: Tensor, *, dropped: bool | Tensor = False) -> Tensor:
+        _refuse_dropping(None if dropped is False else dropped)
+        return cache.expand(noisy.shape)
+
+    def new_state(self) -> list[KeyValueCache]:
+        return [KeyValueCache() for _ in self.lcm.layers]
+
+    def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
+        """Counted as :meth:`lexalcm.models.pre1.config.Pre1Config.flops_per_concept` does; draws cost nothing."""
+        config = self.config
+        c, m, tower = config.sonar_embed_dim, config.model_dim, config.lcm
+        layer = 4 * m * m + tower.ffn_multiplications(m) + m * (context_len + 1)
+        return int(3 * 2 * (2 * c * m + tower.num_layers * layer) * (context_len - 1) / context_len)
+
+    def towers(self) -> list[Module]:
+        return [self.lcm]
+
+    def compiled_units(self) -> list[Module]:
+        kinds = (RMSNorm, PreciseLayerNorm, Residual, SwiGLU, FeedForward, Projection)
+        units = [m for m in self.modules() if isinstance(m, kinds)]
+        inside = {child for m in units for child in m.modules() if child is not m}
+        return [m for m in units if m not in inside]
+
+
+def _refuse_dropping(dropped: bool | Tensor | None) -> None:
+    if dropped is not None:
+        raise ConfigError(
+            "A base_lcm predicts nothing without context, so that there is nothing to guide: set "
+            "`objective.config.guidance_dropout: 0` in training and `guidance_scale: 1` in sampling."
+        )
