@@ -64,14 +64,14 @@ def test_arrows_go_one_way() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-def test_diffusion_imports_torch_alone() -> None:
+def test_diffusion_imports_torch_and_the_layout_alone() -> None:
     for file in (PACKAGE / "diffusion").rglob("*.py"):
         for name in imports(file):
             top = name.split(".")[0]
             assert (
                 top == "torch"
                 or top in sys.stdlib_module_names
-                or name.startswith(("lexalcm.diffusion", "lexalcm.errors"))
+                or name.startswith(("lexalcm.diffusion", "lexalcm.errors", "lexalcm.layout"))
             ), f"{file.name} imports {name}"
 
 

@@ -1,13 +1,50 @@
-"""The timesteps that inference visits, first to last."""
+"""The timesteps that inference visits, first to last, and what each step leads to."""
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+import warnings
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
 
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import ConfigError, unknown_name
 
 Spacing = Literal["trailing", "meta_trailing", "leading", "linspace"]
+
+_CLEANEST: Final = 1.0 - 1e-12
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a sampler."""
+
+    timestep: int
+
+    alpha: float
+    """Alpha-bar at the timestep."""
+
+    next_alpha: float
+    """Alpha-bar it goes to; 1 at the end."""
+
+
+def plan_steps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing) -> list[Step]:
+    """Lists the steps with their alpha-bars; the last goes to alpha-bar 1.
+
+    In Meta's release ``set_alpha_to_one: false`` lets it go to the table's first alpha-bar; what it returns, the last
+    clean prediction, is the same.
+
+    Warns when sampling would start at a timestep with some signal in it, though the model knows pure noise.
+    """
+    timesteps = inference_timesteps(schedule, num_steps, spacing)
+    if schedule.has_zero_terminal_snr and timesteps[0] != schedule.last_timestep:
+        warnings.warn(
+            f"`sampler.spacing: {spacing}` starts at timestep {timesteps[0]}, which the model expects to hold a little of "
+            f"the concept, but starts it from pure noise. `trailing` starts at {schedule.last_timestep}.",
+            stacklevel=3,
+        )
+    # A steep schedule's first rows round to 1, which would leave no noise to estimate.
+    alphas = [min(float(schedule.table[t]), _CLEANEST) for t in timesteps]
+    return [Step(*step) for step in zip(timesteps, alphas, [*alphas[1:], 1.0])]
 
 
 def inference_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "trailing") -> list[int]:

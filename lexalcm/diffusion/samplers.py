@@ -9,7 +9,6 @@ the noise it estimates and lowers its share; the last one has b = 1 and lands on
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,8 @@ from typing import Final, Protocol, get_args
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.grid import Spacing, inference_timesteps
+from lexalcm.diffusion.clean_limits import CleanLimits
+from lexalcm.diffusion.grid import Spacing, Step, plan_steps
 from lexalcm.diffusion.guidance import guide
 from lexalcm.diffusion.parametrization import precise
 from lexalcm.diffusion.schedule import NoiseSchedule
@@ -27,15 +27,13 @@ from lexalcm.errors import ConfigError, LexalcmError, unknown_name
 Denoise = Callable[[Tensor, int], Tensor]
 """A noisy ``[..., C]`` and its timestep to the predicted clean concept."""
 
-_CLEANEST: Final = 1.0 - 1e-12
-
 
 class SamplingError(LexalcmError):
     """Latents that are not finite any more."""
 
 
 @dataclass(kw_only=True)
-class SamplerConfig:
+class SamplerConfig(CleanLimits):
     """How noise becomes a concept."""
 
     name: str = "ddim"
@@ -66,6 +64,10 @@ class SamplerConfig:
     clip_noise: float | None = None
     """Clamps every component of the latents to plus and minus this."""
 
+    noise_from_clipped: bool = False
+    """Whether DDIM estimates the noise from the limited prediction, not from what the model said (in Meta's release
+    ``use_clipped_model_output``)."""
+
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         if self.name not in SAMPLERS:
@@ -85,9 +87,23 @@ class SamplerConfig:
             if value is not None and not value > 0.0:
                 raise ConfigError(f"`sampler.{name}` must be above 0, but is {value}.")
         if self.name != "ddim":
-            for name, neutral in (("eta", 0.0), ("epsilon_scaling", None)):
+            for name, neutral in (("eta", 0.0), ("epsilon_scaling", None), ("noise_from_clipped", False)):
                 if getattr(self, name) != neutral:
                     raise ConfigError(f"`sampler.{name}` belongs to the sampler ddim, not to {self.name}.")
+        self.check_limits()
+        if self.is_limiting and self.name not in _LIMITING:
+            raise ConfigError(
+                f"`sampler.clip_clean` and `sampler.dynamic_thresholding_ratio` belong to {' and '.join(_LIMITING)}, "
+                f"not to {self.name}."
+            )
+        if self.noise_from_clipped and not self.is_limiting:
+            raise ConfigError(
+                "`sampler.noise_from_clipped` needs `sampler.clip_clean` or `sampler.dynamic_thresholding_ratio`."
+            )
+        if self.noise_from_clipped and self.epsilon_scaling is not None:
+            raise ConfigError(
+                "`sampler.noise_from_clipped` estimates the noise anew and would undo `sampler.epsilon_scaling`."
+            )
 
 
 class Sampler(Protocol):
@@ -112,19 +128,6 @@ def create_sampler(config: SamplerConfig) -> Sampler:
     """
     config.check()
     return partial(sample, config=config)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a sampler."""
-
-    timestep: int
-
-    alpha: float
-    """Alpha-bar at the timestep."""
-
-    next_alpha: float
-    """Alpha-bar it goes to; 1 at the end."""
 
 
 def sample(
@@ -178,23 +181,6 @@ def sample(
     return SAMPLERS[config.name](predict, _clip(start, config), steps, config, variance_noise)
 
 
-def plan_steps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing) -> list[Step]:
-    """Lists the steps with their alpha-bars; the last goes to alpha-bar 1.
-
-    Warns when sampling would start at a timestep with some signal in it, though the model knows pure noise.
-    """
-    timesteps = inference_timesteps(schedule, num_steps, spacing)
-    if schedule.has_zero_terminal_snr and timesteps[0] != schedule.last_timestep:
-        warnings.warn(
-            f"`sampler.spacing: {spacing}` starts at timestep {timesteps[0]}, which the model expects to hold a little of "
-            f"the concept, but starts it from pure noise. `trailing` starts at {schedule.last_timestep}.",
-            stacklevel=3,
-        )
-    # A steep schedule's first rows round to 1, which would leave no noise to estimate.
-    alphas = [min(float(schedule.table[t]), _CLEANEST) for t in timesteps]
-    return [Step(*step) for step in zip(timesteps, alphas, [*alphas[1:], 1.0])]
-
-
 def ddim(
     predict: Denoise,
     latents: Tensor,
@@ -209,13 +195,22 @@ def ddim(
     x = latents
     clean = x
     for number, step in enumerate(steps):
-        clean = predict(x, number)
+        predicted = predict(x, number)
+        clean = config.limit(predicted)
         if number == len(steps) - 1:
             break
         noise = None
         if config.eta > 0.0:
             noise = variance_noise(number) if variance_noise is not None else torch.randn_like(x)
-        x = ddim_step(clean, x, step, eta=config.eta, epsilon_scaling=config.epsilon_scaling, variance_noise=noise)
+        x = ddim_step(
+            clean,
+            x,
+            step,
+            noise_from=clean if config.noise_from_clipped else predicted,
+            eta=config.eta,
+            epsilon_scaling=config.epsilon_scaling,
+            variance_noise=noise,
+        )
         x = _clip(x, config)
     return clean
 
@@ -225,13 +220,17 @@ def ddim_step(
     noisy: Tensor,
     step: Step,
     *,
+    noise_from: Tensor | None = None,
     eta: float = 0.0,
     epsilon_scaling: float | None = None,
     variance_noise: Tensor | None = None,
 ) -> Tensor:
-    """One step: ``sqrt(b) clean + sqrt(1 - b - s^2) noise + s z`` with ``s^2 = eta^2 (1-b)/(1-a) (1-a/b)``."""
+    """One step: ``sqrt(b) clean + sqrt(1 - b - s^2) noise + s z`` with ``s^2 = eta^2 (1-b)/(1-a) (1-a/b)``.
+
+    :param noise_from: The clean prediction that leaves the noise over, where it is not ``clean``.
+    """
     a, b = step.alpha, step.next_alpha
-    noise = (noisy - a**0.5 * clean) / (1.0 - a) ** 0.5
+    noise = (noisy - a**0.5 * (clean if noise_from is None else noise_from)) / (1.0 - a) ** 0.5
     if epsilon_scaling is not None:
         noise = noise / epsilon_scaling
     variance = eta**2 * (1.0 - b) / (1.0 - a) * (1.0 - a / b)
@@ -259,7 +258,7 @@ def dpm_solver_2m(
     previous: Tensor | None = None
     previous_length = 0.0
     for number, step in enumerate(steps):
-        clean = predict(x, number)
+        clean = config.limit(predict(x, number))
         if number == len(steps) - 1:
             break
         a, b = step.alpha, step.next_alpha
@@ -280,3 +279,6 @@ def _clip(x: Tensor, config: SamplerConfig) -> Tensor:
 
 
 SAMPLERS: Final = {"ddim": ddim, "dpm_solver_2m": dpm_solver_2m}
+
+_LIMITING: Final = ("ddim", "dpm_solver_2m")
+"""Samplers that limit the clean predictions they are given."""

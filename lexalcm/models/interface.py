@@ -25,6 +25,7 @@ from lexalcm.diffusion.parametrization import OutputForm, PredictionType, to_cle
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import ConfigError
 from lexalcm.layout import DocumentLayout
+from lexalcm.models.normalizer.config import NormalizerConfig
 
 
 class TwoTowerModel(Module, ABC):
@@ -45,6 +46,9 @@ class TwoTowerModel(Module, ABC):
     min_context_len: int = 0
     """How many concepts must stand before one that is to be predicted."""
 
+    normalizer_name: str | None = None
+    """The card that a new model's statistics come from where nobody names another."""
+
     trained_with_guidance: bool | None = None
     """Whether positions without context are trained; ``None`` where the configuration does not say."""
 
@@ -58,7 +62,15 @@ class TwoTowerModel(Module, ABC):
 
     @abstractmethod
     def set_normalizer(self, *, center: Tensor, scale: Tensor) -> None:
-        """Takes over fitted statistics, both ``[C]``; they become part of the model's state."""
+        """Takes over fitted statistics, both ``[C]``; they become part of the model's state.
+
+        A family whose :attr:`normalizer_config` may clip takes ``clip_min`` and ``clip_max`` too.
+        """
+
+    @property
+    def normalizer_config(self) -> NormalizerConfig:
+        """How the model normalises, and so which statistics suit it."""
+        return NormalizerConfig(dim=self.concept_dim)
 
     @abstractmethod
     def encode(self, concepts: Tensor, layout: DocumentLayout, state: Any | None = None) -> Any:

@@ -8,22 +8,22 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import numpy as np
+import torch
 
-from lexalcm.errors import ConfigError, DataError, unknown_name
-from lexalcm.pipelines.quantile_sketch import QuantileSketch
-
-FitMethod = Literal["robust", "standard"]
-
-IQR_TO_DEVIATION: Final = 0.7413
-"""The standard deviation of a Gaussian with interquartile range 1."""
+from lexalcm.errors import DataError
+from lexalcm.models.normalizer.model import to_frequencies
+from lexalcm.models.normalizer.statistics import NormalizerStatistics
+from lexalcm.pipelines.corpus_figures import CorpusFigures, FigureCollector
+from lexalcm.pipelines.fit_rule import QUARTILES, FitRule, fit_rule
 
 DEAD_SHARE: Final = 1e-3
 DEAD_STEPS: Final = 4
 FEW_CONCEPTS: Final = 1000
 _LARGEST_ERROR: Final = 0.01
+_LARGEST_ERROR_FAR_OUT: Final = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +34,15 @@ class NormalizerFit:
     """float32 ``[C]``."""
 
     scale: np.ndarray
-    """float32 ``[C]``, positive; 1 in dead dimensions."""
+    """float32 ``[C]``, positive; 1 in dead dimensions, or with ``meta_compatible`` what scikit-learn gives them."""
 
-    method: FitMethod
+    clip_min: np.ndarray | None
+    """float32 ``[C]``, bounds of normalised values; ``None`` without clipping."""
+
+    clip_max: np.ndarray | None
+    """float32 ``[C]``."""
+
+    rule: FitRule
 
     num_concepts: int
 
@@ -44,38 +50,60 @@ class NormalizerFit:
     """Dimensions without spread."""
 
     error_bound: float
-    """The largest possible error of median and interquartile range of a live dimension, as a share of its range; 0 when
-    they are exact."""
+    """The largest possible error of the center, the spread and the clip bounds of a live dimension, as a share of its
+    spread (of a clip bound: of its distance from the center, where that is more); 0 when they are exact."""
 
     num_documents: int | None = None
 
     files: tuple[str, ...] = ()
 
+    @property
+    def method(self) -> str:
+        return self.rule.name
 
-def fit(chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_rows: int | None = None) -> NormalizerFit:
+    @property
+    def statistics(self) -> NormalizerStatistics:
+        clip_min, clip_max = (None if x is None else torch.from_numpy(x) for x in (self.clip_min, self.clip_max))
+        return NormalizerStatistics(
+            center=torch.from_numpy(self.center),
+            scale=torch.from_numpy(self.scale),
+            clip_min=clip_min,
+            clip_max=clip_max,
+            with_fft=self.rule.with_fft,
+        )
+
+
+def fit(
+    chunks: Iterable[np.ndarray], rule: FitRule | str = "robust", *, buffer_rows: int | None = None
+) -> NormalizerFit:
     """Fits the statistics of a stream of concepts.
 
-    ``standard`` is mean and population standard deviation, accumulated in float64. ``robust`` is the median and 0.7413
-    times the interquartile range, exact for a corpus that fits 128 MiB of float32 and from a sketch beyond that.
+    Mean and deviation are accumulated in float64. Quantiles are exact for a corpus that fits 128 MiB of float32, and
+    from a sketch beyond that.
 
     A dimension is *dead*, and gets scale 1, when its spread is at most 1e-3 of the 90th percentile of all spreads, or
-    at most 4 rounding steps of the stored type at its center: dividing by it would blow rounding noise up.
+    at most 4 rounding steps of the stored type at its center: dividing by it would blow rounding noise up. With
+    ``meta_compatible`` it is dead when scikit-learn calls it constant.
 
     :param chunks: Arrays ``[n, C]`` of any float type.
-    :param buffer_rows: Rows that ``robust`` keeps before it sketches.
-    :raises DataError: No concepts, chunks of different C, NaN or infinity, or data so unlike its own beginning that the
-        sketch cannot place a quartile.
+    :param rule: What to fit, or the name of a method.
+    :param buffer_rows: Rows that are kept before they are sketched.
+    :raises ConfigError: The rule cannot be honoured.
+    :raises DataError: No concepts, chunks of different C, an odd C to be transformed, NaN or infinity, or data so
+        unlike its own beginning that the sketch cannot place a quantile.
     """
-    if method not in get_args(FitMethod):
-        raise ConfigError(f"method: {unknown_name('method of fitting', method, get_args(FitMethod))}")
-    accumulator: _Moments | _Quartiles | None = None
+    rule = fit_rule(rule) if isinstance(rule, str) else rule
+    rule.check()
+    collector: FigureCollector | None = None
     step = 0.0
     for chunk in chunks:
         if len(chunk) == 0:
             continue
-        if accumulator is None:
+        if collector is None:
             dim = chunk.shape[1]
-            accumulator = _Moments(dim) if method == "standard" else _Quartiles(dim, buffer_rows)
+            if rule.with_fft and dim % 2:
+                raise DataError(f"a Fourier transform needs concepts of even dimension, but they have {dim}.")
+            collector = FigureCollector(dim, rule, buffer_rows=buffer_rows, flat_unit=DEAD_SHARE)
         if chunk.ndim != 2 or chunk.shape[1] != dim:
             raise DataError(f"concepts must have {dim} dimensions as the first ones, but some have {chunk.shape[-1]}.")
         if not np.isfinite(chunk).all():
@@ -83,27 +111,44 @@ def fit(chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_ro
                 "concepts hold NaN or infinity. Find the rows with `fairseq2 lcm verify`, or skip bad rows."
             )
         step = max(step, float(np.finfo(chunk.dtype).eps))
-        accumulator.add(chunk)
-    if accumulator is None:
+        collector.add(_frequencies(chunk) if rule.with_fft else chunk)
+    if collector is None:
         raise DataError("there are no concepts to fit a normalizer on.")
-    center, spread, scale, error = accumulator.result()
-    dead = _dead(center, spread, step)
-    bound = _error_bound(error, spread, dead)
+    return _concluded(collector.figures(), rule, step)
+
+
+def _frequencies(chunk: np.ndarray) -> np.ndarray:
+    return to_frequencies(torch.tensor(chunk, dtype=torch.float32)).numpy()
+
+
+def _concluded(found: CorpusFigures, rule: FitRule, step: float) -> NormalizerFit:
+    dead = np.flatnonzero(found.constant) if rule.as_reference else _dead(found.center, found.spread, step)
+    bound = _error_bound(found, rule, dead)
+    if rule.as_reference:
+        # Before the range is made a deviation, which a constant dimension's 1 then becomes too.
+        scale = rule.scale(np.where(found.constant, 1.0, found.spread))
+    else:
+        scale = rule.scale(found.spread)
+        scale[dead] = 1.0
     if len(dead):
         warnings.warn(
-            f"{len(dead)} of {dim} dimensions have no spread and get scale 1: {listed_dims(dead)}.", stacklevel=2
+            f"{len(dead)} of {len(scale)} dimensions have no spread and get scale {scale[dead[0]]:.4g}:"
+            f" {listed_dims(dead)}.",
+            stacklevel=3,
         )
-    if accumulator.num_rows < FEW_CONCEPTS:
+    if found.num_rows < FEW_CONCEPTS:
         warnings.warn(
-            f"Only {accumulator.num_rows} concepts: too few for statistics to rely on (at least {FEW_CONCEPTS}).",
-            stacklevel=2,
+            f"Only {found.num_rows} concepts: too few for statistics to rely on (at least {FEW_CONCEPTS}).",
+            stacklevel=3,
         )
-    scale[dead] = 1.0
+    low, high = (None if x is None else ((x - found.center) / scale).astype(np.float32) for x in found.tails)
     return NormalizerFit(
-        center=center.astype(np.float32),
+        center=found.center.astype(np.float32),
         scale=scale.astype(np.float32),
-        method=method,
-        num_concepts=accumulator.num_rows,
+        clip_min=low,
+        clip_max=high,
+        rule=rule,
+        num_concepts=found.num_rows,
         dead_dims=tuple(int(d) for d in dead),
         error_bound=bound,
     )
@@ -112,7 +157,7 @@ def fit(chunks: Iterable[np.ndarray], method: FitMethod = "robust", *, buffer_ro
 def fit_normalizer(
     dataset: Any,
     split: str | None = "train",
-    method: FitMethod = "robust",
+    rule: FitRule | str = "robust",
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> NormalizerFit:
@@ -136,7 +181,7 @@ def fit_normalizer(
                 progress(num_documents, num_concepts)
             yield document.concepts
 
-    result = fit(_grouped(chunks()), method)
+    result = fit(_grouped(chunks()), rule)
     return replace(result, num_documents=num_documents, files=tuple(files))
 
 
@@ -157,65 +202,27 @@ def _grouped(chunks: Iterable[np.ndarray], *, rows: int = 8192) -> Iterator[np.n
         yield np.concatenate(held)
 
 
-class _Moments:
-    """Mean and squared deviations, chunks merged by Chan, Golub and LeVeque (1979), eq. 2.1."""
-
-    def __init__(self, dim: int) -> None:
-        self.num_rows = 0
-        self._mean = np.zeros(dim)
-        self._squares = np.zeros(dim)
-
-    def add(self, chunk: np.ndarray) -> None:
-        x = chunk.astype(np.float64)
-        mean = x.mean(axis=0)
-        total = self.num_rows + len(x)
-        shift = mean - self._mean
-        self._squares += ((x - mean) ** 2).sum(axis=0) + shift**2 * (self.num_rows * len(x) / total)
-        self._mean += shift * (len(x) / total)
-        self.num_rows = total
-
-    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        spread = np.sqrt(self._squares / self.num_rows)
-        return self._mean, spread, spread.copy(), np.zeros_like(spread)
-
-
-class _Quartiles:
-    def __init__(self, dim: int, buffer_rows: int | None) -> None:
-        self._sketch = QuantileSketch(dim, buffer_rows=buffer_rows, flat_unit=DEAD_SHARE)
-
-    @property
-    def num_rows(self) -> int:
-        return self._sketch.num_rows
-
-    def add(self, chunk: np.ndarray) -> None:
-        self._sketch.add(chunk)
-
-    def result(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        (low, median, high), (low_error, median_error, high_error) = self._sketch.quantiles((0.25, 0.5, 0.75))
-        spread = high - low
-        return median, spread, IQR_TO_DEVIATION * spread, np.maximum(median_error, low_error + high_error)
-
-
 def _dead(center: np.ndarray, spread: np.ndarray, step: float) -> np.ndarray:
     reference = float(np.quantile(spread, 0.9)) or float(spread.max())
     return np.flatnonzero(spread <= np.maximum(DEAD_SHARE * reference, DEAD_STEPS * step * np.abs(center)))
 
 
-def _error_bound(error: np.ndarray, spread: np.ndarray, dead: np.ndarray) -> float:
-    lost = np.flatnonzero(~np.isfinite(error))
+def _error_bound(found: CorpusFigures, rule: FitRule, dead: np.ndarray) -> float:
+    lost = np.flatnonzero(~np.isfinite(found.error))
     if len(lost):
         raise DataError(
-            f"the quartiles of {len(lost)} dimensions ({listed_dims(lost)}) lie far outside of what the first rows of the data"
-            " showed. Shuffle the files, or fit with method standard."
+            f"the quantiles of {len(lost)} dimensions ({listed_dims(lost)}) lie far outside of what the first rows of"
+            " the data showed. Shuffle the files, or fit with method standard."
         )
-    live = np.setdiff1d(np.arange(len(spread)), dead)
-    share = error[live] / spread[live]
-    bad = live[share > _LARGEST_ERROR]
+    live = np.setdiff1d(np.arange(len(found.spread)), dead)
+    share = found.error[live] / found.spread[live]
+    # Other quantiles may lie far out, where the sketch is coarser, and near each other: that much comes of any data.
+    bad = live[share > (_LARGEST_ERROR if rule.quantiles == QUARTILES else _LARGEST_ERROR_FAR_OUT)]
     if len(bad):
         warnings.warn(
-            f"Median and range of {len(bad)} dimensions ({listed_dims(bad)}) may be off by up to {share.max():.1%} of the"
+            f"Quantiles of {len(bad)} dimensions ({listed_dims(bad)}) may be off by up to {share.max():.1%} of their"
             " range: the first rows of the data are unlike the rest. Shuffle the files for a better fit.",
-            stacklevel=3,
+            stacklevel=4,
         )
     return float(share.max(initial=0.0))
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from fairseq2.recipe.config import CosineAnnealingLRConfig
 
-from lexalcm.errors import ConfigError
+from lexalcm.errors import ConfigError, unknown_name
+from lexalcm.models.pre1.config import PRE1_FAMILY
+from lexalcm.pipelines.fit_rule import FIT_METHODS
 from lexalcm.recipes.config import LcmTrainConfig
+from lexalcm.recipes.normalizer import no_normalizer
+from lexalcm.training.meta_lr_schedule import MetaLRConfig
 
 
 def check_train_config(config: LcmTrainConfig) -> None:
@@ -37,6 +41,8 @@ def _check_regime(config: LcmTrainConfig) -> None:
             f"`lr_scheduler.config.num_warmup_steps` ({scheduler.num_warmup_steps}) must be below `regime.num_steps` "
             f"({regime.num_steps}).\nThe schedule `lcm_warmup_share` takes the warm-up as a share of the run."
         )
+    if isinstance(scheduler, MetaLRConfig):
+        scheduler.check(regime.num_steps)
     if regime.keep_best_n_checkpoints is not None and regime.score_metric is None:
         raise ConfigError("`regime.keep_best_n_checkpoints` needs `regime.score_metric`, say retrieval_at_10_unseen.")
     if regime.score_metric is not None and config.dataset.valid_split is None and config.dataset.hold_out_every is None:
@@ -81,11 +87,8 @@ def _check_normalizer(config: LcmTrainConfig) -> None:
     given += ["identity"] if normalizer.identity else []
     if len(given) > 1:
         raise ConfigError("Only one of " + ", ".join(f"`normalizer.{name}`" for name in given) + " can be set.")
-    if not given and config.model.name is None and config.model.path is None:
-        raise ConfigError(
-            "No normalizer is named, and a model does not learn on raw embeddings, whose variance is tiny.\n"
-            "Set `normalizer.path` to a file of `fairseq2 lcm fit-normalizer`, `normalizer.fit: robust` to fit at the start,\n"
-            "or `normalizer.identity: true` if your embeddings are normalised already."
-        )
-    if normalizer.fit is not None and normalizer.fit not in ("robust", "standard"):
-        raise ConfigError(f"`normalizer.fit` must be robust or standard, but is {normalizer.fit!r}.")
+    if not given and config.model.family == PRE1_FAMILY and config.model.name is None and config.model.path is None:
+        # Configurations of other families may name their own, which is seen when the model is there.
+        raise no_normalizer()
+    if normalizer.fit is not None and normalizer.fit not in FIT_METHODS:
+        raise ConfigError(f"`normalizer.fit`: {unknown_name('method of fitting', str(normalizer.fit), FIT_METHODS)}")

@@ -60,7 +60,8 @@ class NormalizerSection:
     """The card of a normalizer."""
 
     fit: str | None = None
-    """``robust`` or ``standard``: fit to the training split when the run begins, and keep the result in its folder."""
+    """Fit to the training split when the run begins, and keep the result in its folder: ``robust``, ``standard`` or another
+    method of ``fairseq2 lcm fit-normalizer``."""
 
     max_concepts: int | None = 1_000_000
     """How many concepts ``fit`` reads; ``null`` reads all."""

@@ -4,6 +4,7 @@ reruns."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -60,22 +61,23 @@ def rate_at(step: int, num_steps: int, config: WarmupShareConfig) -> float:
     return config.final_scale + (1.0 - config.final_scale) * fall
 
 
-class WarmupShareLR(AbstractLRScheduler):
-    """Applies :func:`rate_at`.
+class StepLR(AbstractLRScheduler):
+    """Applies a function of the optimizer step.
 
     A checkpoint holds only how far the scheduler has come, not the run's length: a run resumed with a larger
     ``num_steps`` follows the longer schedule from there.
     """
 
-    def __init__(self, optimizer: Optimizer, config: WarmupShareConfig, num_steps: int) -> None:
-        self._config = config
-        self._num_steps = num_steps
+    def __init__(self, optimizer: Optimizer, lr_at: Callable[[int, float], float]) -> None:
+        """
+        :param lr_at: An optimizer step, counted from 0, and the optimizer's own rate to the rate used in that step.
+        """
+        self._lr_at = lr_at
         super().__init__(optimizer)
 
     @override
     def _compute_lrs(self) -> list[float]:
-        rate = rate_at(self.last_epoch, self._num_steps, self._config)
-        return [lr * rate for lr in self.base_lrs]
+        return [self._lr_at(self.last_epoch, lr) for lr in self.base_lrs]
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -85,7 +87,13 @@ class WarmupShareLR(AbstractLRScheduler):
 def create_warmup_share_lr(resolver: DependencyResolver, config: WarmupShareConfig) -> LRScheduler:
     """Builds the scheduler for the run's ``regime.num_steps``."""
     config.check()
+    num_steps = run_length(resolver, WARMUP_SHARE_LR)
+    return StepLR(resolver.resolve(Optimizer), lambda step, lr: lr * rate_at(step, num_steps, config))
+
+
+def run_length(resolver: DependencyResolver, schedule: str) -> int:
+    """The run's ``regime.num_steps``, which the schedule of this name needs."""
     num_steps = resolver.resolve(RegimeSection).num_steps
     if num_steps is None:
-        raise ConfigError(f"`regime.num_steps` must be set for the `{WARMUP_SHARE_LR}` schedule.")
-    return WarmupShareLR(resolver.resolve(Optimizer), config, num_steps)
+        raise ConfigError(f"`regime.num_steps` must be set for the `{schedule}` schedule.")
+    return num_steps

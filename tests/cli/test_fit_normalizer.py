@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
+import yaml
 
 from lexalcm.checkpoints.load import load_model
-from lexalcm.checkpoints.normalizer_file import load_normalizer_file
+from lexalcm.checkpoints.normalizer_file import read_normalizer_file
 from lexalcm.cli.main import main
 from lexalcm.data.write import NewDocument, write_documents
 
@@ -35,7 +37,8 @@ def test_statistics_facts_and_card_are_written(
     data, train = corpus
     file = tmp_path / "out" / "n.safetensors"
     assert fit(data, file) == 0
-    center, scale, facts = load_normalizer_file(file, 5)
+    found, facts = read_normalizer_file(file, 5)
+    center, scale = found.center, found.scale
     low, median, high = np.quantile(train.astype(np.float64), (0.25, 0.5, 0.75), axis=0)
     np.testing.assert_allclose(center, median, rtol=1e-5)
     np.testing.assert_allclose(scale, np.where([1, 1, 0, 1, 1], 0.7413 * (high - low), 1.0), rtol=1e-5)
@@ -53,14 +56,58 @@ def test_statistics_facts_and_card_are_written(
 def test_method_and_split_are_honoured(corpus: tuple[Path, np.ndarray], tmp_path: Path) -> None:
     data, train = corpus
     assert fit(data, tmp_path / "s.safetensors", "--method", "standard") == 0
-    center, scale, facts = load_normalizer_file(tmp_path / "s.safetensors")
-    np.testing.assert_allclose(center, train.mean(axis=0), atol=1e-4)
-    np.testing.assert_allclose(scale[[0, 1, 3, 4]], train.std(axis=0)[[0, 1, 3, 4]], rtol=1e-4)
+    found, facts = read_normalizer_file(tmp_path / "s.safetensors")
+    np.testing.assert_allclose(found.center, train.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(found.scale[[0, 1, 3, 4]], train.std(axis=0)[[0, 1, 3, 4]], rtol=1e-4)
     assert facts["method"] == "standard"
     assert fit(data, tmp_path / "v.safetensors", "--split", "validation") == 0
-    assert load_normalizer_file(tmp_path / "v.safetensors")[0].min() > 90.0
+    assert read_normalizer_file(tmp_path / "v.safetensors")[0].center.min() > 90.0
     assert fit(data, tmp_path / "a.safetensors", "--split", "all") == 0
-    assert load_normalizer_file(tmp_path / "a.safetensors")[2]["num_documents"] == 120
+    assert read_normalizer_file(tmp_path / "a.safetensors")[1]["num_documents"] == 120
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_statistics_of_the_transform_with_bounds_load_through_their_card(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    concepts = np.random.default_rng(0).normal(size=(2000, 6)).astype(np.float32)
+    write_documents(tmp_path / "split=train" / "a.parquet", [NewDocument(["x"] * 2000, concepts)], dtype="float32")
+    file = tmp_path / f"n{suffix}"
+    words = ("--method", "gaussian_robust", "--quantiles", 10, 90, "--arch", "clipping_fft", "--clip-proba", 0.01)
+    assert fit(tmp_path, file, *words) == 0
+    normalizer = load_model(file.with_suffix(".yaml"))
+    assert normalizer.with_fft and normalizer.with_clipping
+    spectrum = np.fft.rfft(concepts.astype(np.float64))
+    frequencies = np.concatenate([spectrum.real, spectrum.imag[:, 1:-1]], axis=1)
+    low, median, high = np.quantile(frequencies, (0.1, 0.5, 0.9), axis=0)
+    scale = (high - low) / 2.5631031310892007
+    np.testing.assert_allclose(normalizer.center, median, atol=1e-5)
+    np.testing.assert_allclose(normalizer.scale, scale, rtol=1e-5)
+    bounds = np.quantile((frequencies - median) / scale, (0.01, 0.99), axis=0)
+    np.testing.assert_allclose(np.stack([normalizer.clip_min, normalizer.clip_max]), bounds, atol=1e-5)
+    statistics, facts = read_normalizer_file(file, 6)
+    if suffix == ".pt":
+        assert statistics.with_fft is None and facts == {"dataset_mixture": [str(tmp_path)]}
+    else:
+        assert statistics.with_fft is True and facts["quantiles"] == [10.0, 90.0] and facts["clip_proba"] == 0.01
+    told = f"normalizer.name={file.with_suffix('.yaml')}" if suffix == ".pt" else f"normalizer.path={file}"
+    assert told in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_meta_compatible_takes_its_fractions_for_percentages(corpus: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    data, train = corpus
+    file = tmp_path / "m.pt"
+    assert fit(data, file, "--method", "meta_compatible") == 0
+    low, median, high = np.percentile(train.astype(np.float64), (0.25, 50, 0.75), axis=0)
+    normalizer = load_model(file.with_suffix(".yaml"))
+    deviation = NormalDist().inv_cdf(0.0075) - NormalDist().inv_cdf(0.0025)
+    spread = np.where(high > low, high - low, 1.0)
+    np.testing.assert_allclose(normalizer.scale, spread / deviation, rtol=1e-5)
+    np.testing.assert_allclose(normalizer.center, median, rtol=1e-5)
+    card = yaml.safe_load(file.with_suffix(".yaml").read_text())
+    assert card["model_config"] == {"dim": 5}, "all else is the reference's default"
 
 
 def test_faults_write_nothing(
@@ -73,7 +120,12 @@ def test_faults_write_nothing(
         ((data, out, "--method", "robst"), 'Did you mean "robust"'),
         ((data, out, "--column", "emb"), "emb"),
         ((tmp_path / "nowhere", out), "nowhere"),
-        ((data, out.with_suffix(".yaml")), "ends in .safetensors"),
+        ((data, out.with_suffix(".yaml")), "ends in .safetensors or .pt"),
+        ((data, out, "--arch", "clippping"), 'Did you mean "clipping"'),
+        ((data, out, "--quantiles", 10, 90), "not to robust"),
+        ((data, out, "--method", "range", "--quantiles", 90, 10), "ascending percentages"),
+        ((data, out, "--clip-proba", 0.7), "clip_proba must lie between 0 and 0.5"),
+        ((data, out, "--arch", "base_fft"), "even dimension, but they have 5"),
     ):
         assert fit(*words) == 2
         assert message in capsys.readouterr().err

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import RobustScaler, StandardScaler
 
 from lexalcm.errors import ConfigError, DataError
+from lexalcm.models.normalizer.config import NormalizationMethod, NormalizerConfig
 from lexalcm.pipelines import fit_normalizer as module
 from lexalcm.pipelines.fit_normalizer import fit, fit_normalizer
+from lexalcm.pipelines.fit_rule import fit_rule, reference_rule
 
 
 def data(num_rows: int = 5000, dim: int = 6, seed: int = 0) -> np.ndarray:
@@ -106,7 +110,7 @@ def test_data_that_cannot_be_fitted_is_an_error(chunks: list[np.ndarray], messag
 
 def test_unknown_method_offers_the_near_match() -> None:
     with pytest.raises(ConfigError, match='Did you mean "robust"'):
-        fit([data()], "robusst")  # type: ignore[arg-type]
+        fit([data()], "robusst")
 
 
 def test_data_unlike_its_beginning_warns_or_fails_but_is_never_silently_wrong() -> None:
@@ -117,6 +121,99 @@ def test_data_unlike_its_beginning_warns_or_fails_but_is_never_silently_wrong() 
     assert result.error_bound > 0.01
     with pytest.raises(DataError, match="far outside"):
         fit([start, *[1e6 + start] * 20], buffer_rows=1000)
+
+
+def bounds(x: np.ndarray, center: np.ndarray, scale: np.ndarray, share: float) -> np.ndarray:
+    return np.quantile((x.astype(np.float64) - center) / scale, (share, 1 - share), axis=0)
+
+
+@pytest.mark.parametrize("buffer_rows", [None, 1000])
+@pytest.mark.parametrize("method", ["robust", "standard", "range", "gaussian_robust", "meta_compatible"])
+def test_clip_bounds_are_quantiles_of_the_normalised_data(method: str, buffer_rows: int | None) -> None:
+    x = data(20_000)
+    result = fit(chunked(x), fit_rule(method, clip_proba=0.01), buffer_rows=buffer_rows)
+    plain = fit(chunked(x), method, buffer_rows=buffer_rows)
+    assert plain.clip_min is None and plain.clip_max is None
+    assert np.array_equal(plain.center, result.center) and np.array_equal(plain.scale, result.scale)
+    found = np.stack([result.clip_min, result.clip_max])
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, bounds(x, result.center, result.scale, 0.01), rtol=0.02 if buffer_rows else 1e-5)
+    assert (result.error_bound == 0.0) is (buffer_rows is None)
+
+
+@pytest.mark.parametrize(
+    ("method", "divisor"), [("range", 1.0), ("gaussian_robust", NormalDist().inv_cdf(0.9) - NormalDist().inv_cdf(0.02))]
+)
+def test_quantiles_are_percentages_and_any_two_ascending_ones(method: str, divisor: float) -> None:
+    x = data()
+    result = fit(chunked(x), fit_rule(method, quantiles=(2.0, 90.0)))
+    low, median, high = np.percentile(x.astype(np.float64), (2.0, 50.0, 90.0), axis=0)
+    np.testing.assert_allclose(result.center, median, rtol=1e-6)
+    np.testing.assert_allclose(result.scale, (high - low) / divisor, rtol=1e-6)
+
+
+def test_robust_and_gaussian_robust_agree_on_quartiles() -> None:
+    np.testing.assert_allclose(fit([data()], "robust").scale, fit([data()], "gaussian_robust").scale, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_transform_is_taken_before_the_fit(dtype: type) -> None:
+    x = data(4000, 6).astype(dtype)
+    spectrum = np.fft.rfft(x.astype(np.float64))
+    frequencies = np.concatenate([spectrum.real, spectrum.imag[:, 1:-1]], axis=1)
+    result = fit(chunked(x), fit_rule("standard", with_fft=True))
+    np.testing.assert_allclose(result.center, frequencies.mean(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.scale, frequencies.std(axis=0), rtol=1e-4)
+    assert result.statistics.with_fft is True
+    with pytest.raises(DataError, match="even dimension, but they have 5"):
+        fit([data(10, 5)], fit_rule("standard", with_fft=True))
+
+
+@pytest.mark.filterwarnings("ignore:.*have no spread")
+@pytest.mark.parametrize("method", ["standard", "robust", "gaussian_robust"])
+@pytest.mark.parametrize("quantiles", [(0.25, 0.75), (25.0, 75.0), (1.0, 80.0)])
+def test_the_references_configurations_give_what_scikit_learn_gives_it(
+    method: NormalizationMethod, quantiles: tuple[float, float]
+) -> None:
+    x = data(3000, 8).astype(np.float32)
+    x[:, 1] = 0.3
+    x[:, 2] = 0.3 + np.where(np.arange(3000) % 3, 1e-8, 0.0)
+    x[:, 3] *= 1e-17
+    x[:, 4] *= 1e-5
+    config = NormalizerConfig(quantile_min=quantiles[0], quantile_max=quantiles[1], normalization_method=method)
+    if method == "standard":
+        scaler = StandardScaler().fit(x)
+        center, scale = scaler.mean_, scaler.scale_
+    else:
+        scaler = RobustScaler(quantile_range=quantiles, unit_variance=method == "gaussian_robust").fit(x)
+        center, scale = scaler.center_, scaler.scale_
+    result = fit(chunked(x), reference_rule(config))
+    np.testing.assert_allclose(result.center, center, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(result.scale, scale, rtol=1e-5)
+    assert {1, 2} <= set(result.dead_dims) and result.method == "meta_compatible"
+
+
+@pytest.mark.filterwarnings("ignore:.*have no spread")
+def test_a_deviation_within_its_rounding_error_is_none_for_scikit_learn() -> None:
+    x = 1000.0 + np.random.default_rng(0).normal(size=(3000, 4)) * [1e-12, 1e-10, 1e-7, 1.0]
+    expected = StandardScaler().fit(x).scale_
+    assert expected[0] == 1.0 and expected[2] < 1e-6
+    rule = reference_rule(NormalizerConfig(normalization_method="standard"))
+    np.testing.assert_allclose(fit(chunked(x), rule).scale, expected, rtol=1e-2)
+
+
+def test_a_sketch_of_near_tails_tells_its_error_without_blaming_the_data(recwarn: pytest.WarningsRecorder) -> None:
+    x = data(20_000)
+    exact, sketched = fit(chunked(x), "meta_compatible"), fit(chunked(x), "meta_compatible", buffer_rows=1000)
+    assert 0.0 < sketched.error_bound < 0.03 and not recwarn.list
+    assert np.all(np.abs(sketched.scale / exact.scale - 1.0) <= sketched.error_bound)
+
+
+def test_tails_far_outside_of_what_the_sketch_saw_are_an_error() -> None:
+    x = data(3000, 2)
+    x[2500:, 0] = 1e9
+    with pytest.raises(DataError, match=r"quantiles of 1 dimensions \(0\)"):
+        fit(chunked(x), fit_rule("robust", clip_proba=0.01), buffer_rows=1000)
 
 
 def test_documents_are_counted_with_their_files() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch.nn import Parameter
+from torch.optim import SGD
 
 from lexalcm.errors import ConfigError
-from lexalcm.training.lr_schedule import WarmupShareConfig, rate_at
+from lexalcm.training.lr_schedule import StepLR, WarmupShareConfig, rate_at
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 7, 100, 250_000])
@@ -39,3 +42,31 @@ def test_the_first_step_of_a_warmup_is_not_wasted() -> None:
 def test_impossible_shares_are_refused(fields: dict) -> None:
     with pytest.raises(ConfigError, match="share|final_scale"):
         WarmupShareConfig(**fields).check()
+
+
+def scheduler(num_steps: int) -> StepLR:
+    """Falls in a line from 0.5 to 0."""
+    return StepLR(SGD([Parameter(torch.zeros(1))], lr=0.5), lambda step, lr: lr * (1 - step / num_steps))
+
+
+def rates(scheduler: StepLR, num_steps: int) -> list[float]:
+    seen = []
+    for _ in range(num_steps):
+        seen.append(scheduler.optimizer.param_groups[0]["lr"])
+        scheduler.optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_each_step_uses_the_rate_of_its_number_from_0() -> None:
+    assert rates(scheduler(10), 3) == pytest.approx([0.5, 0.45, 0.4])
+
+
+def test_a_resumed_run_goes_on_where_it_was_with_the_length_it_has_now() -> None:
+    first = scheduler(10)
+    rates(first, 4)
+    longer = scheduler(20)
+    longer.load_state_dict(first.state_dict())
+    longer.optimizer.step()
+    longer.step()
+    assert longer.get_last_lr() == pytest.approx([0.5 * (1 - 5 / 20)])

@@ -27,6 +27,7 @@ from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm
 from lexalcm.models.layers.projection import create_linear
 from lexalcm.models.layers.residual import Residual
 from lexalcm.models.layers.transformer import CausalTransformer, ConceptFrontend, Projection
+from lexalcm.models.normalizer.config import NormalizerConfig
 from lexalcm.models.normalizer.factory import create_normalizer
 
 
@@ -78,6 +79,7 @@ class BaseLCM(TwoTowerModel):
         self.concept_dim = config.sonar_embed_dim
         self.schedule = NoiseSchedule(ScheduleConfig())  # any will do
         self.max_document_len = config.max_seq_len
+        self.normalizer_name = config.sonar_normalizer_name
         self.frontend = BaseFrontend(config)
         self.lcm = CausalTransformer(config.lcm, config.model_dim)
         self.postnet = Projection(config.model_dim, config.sonar_embed_dim, config.postnet)
@@ -90,14 +92,20 @@ class BaseLCM(TwoTowerModel):
         normalizer = self.frontend.sonar_normalizer
         return concepts.float() if normalizer is None else normalizer.denormalize(concepts)
 
-    def set_normalizer(self, *, center: Tensor, scale: Tensor) -> None:
+    def set_normalizer(
+        self, *, center: Tensor, scale: Tensor, clip_min: Tensor | None = None, clip_max: Tensor | None = None
+    ) -> None:
         """:raises ConfigError: The model has no normalizer."""
         if self.frontend.sonar_normalizer is None:
             raise ConfigError(
                 "The model takes concepts as they are: its `sonar_normalizer_name` and `normalizer` are null.\n"
                 f"Set `normalizer.identity: true`, or model.config_overrides.normalizer: {{dim: {self.concept_dim}}}."
             )
-        self.frontend.sonar_normalizer.set_statistics(center=center, scale=scale)
+        self.frontend.sonar_normalizer.set_statistics(center=center, scale=scale, clip_min=clip_min, clip_max=clip_max)
+
+    @property
+    def normalizer_config(self) -> NormalizerConfig:
+        return super().normalizer_config if self.config.normalizer is None else self.config.normalizer
 
     def encode(
         self, concepts: Tensor, layout: DocumentLayout, state: list[KeyValueCache] | None = None

@@ -1,7 +1,7 @@
 """Attention over documents: causal self-attention, cross-attention to a document's past, and own-position attention.
 
-Shapes: N concepts of a packed batch (``*P``: N, or B, T of a padded one; ``*Q`` where the denoiser runs), M model_dim, H heads, E head dim, K noise
-draws, R rows and T columns of a bucket.
+Shapes: N concepts of a packed batch (``*P``: N, or B, T of a padded one; ``*Q`` where the denoiser runs), M model_dim,
+H heads, E head dim, K noise draws, R rows and T columns of a bucket.
 
 Neither mask nor padding mask is ever built. Documents are laid out in rows padded on the right, so a causal query
 never reaches a padding slot; and "the zero vector and the concepts before mine" is plain causal attention over keys

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import Module
 
+from lexalcm.models.normalizer.statistics import NormalizerStatistics
+
 
 class ConceptNormalizer(Module):
     """Shifts and scales each dimension of a concept, in float32 whatever the model around it runs in.
@@ -50,19 +52,33 @@ class ConceptNormalizer(Module):
             self.clip_min.fill_(1.0)
             self.clip_max.fill_(1.0)
 
-    def set_statistics(self, *, center: Tensor, scale: Tensor) -> None:
-        """Takes over fitted statistics, both ``[C]``.
+    def set_statistics(
+        self, *, center: Tensor, scale: Tensor, clip_min: Tensor | None = None, clip_max: Tensor | None = None
+    ) -> None:
+        """Takes over fitted statistics, all ``[C]``; the bounds exactly when this normalizer clips.
 
-        :raises ValueError: Another shape, or a scale that is not finite and positive.
+        :raises ValueError: Another shape, values that are not finite, a scale that is not positive, bounds that are
+            missing, too many or in the wrong order.
         """
-        for name, value in (("center", center), ("scale", scale)):
-            if value.shape != (self.dim,):
-                raise ValueError(f"`{name}` must have shape ({self.dim},), but has {tuple(value.shape)} instead.")
-        if not (torch.isfinite(center).all() and torch.isfinite(scale).all() and (scale > 0).all()):
-            raise ValueError("`center` must be finite and `scale` finite and positive.")
+        found = NormalizerStatistics(center=center, scale=scale, clip_min=clip_min, clip_max=clip_max)
+        if center.shape != (self.dim,):
+            raise ValueError(f"`center` must have shape ({self.dim},), but has {tuple(center.shape)} instead.")
+        if found.with_clipping != self.with_clipping:
+            needs, has = ("needs", "none are given") if self.with_clipping else ("has no", "some are given")
+            raise ValueError(f"This normalizer {needs} bounds `clip_min` and `clip_max`, but {has}.")
+        if (fault := found.fault()) is not None:
+            raise ValueError(f"{fault}.")
         with torch.no_grad():
-            self.center.copy_(center)
-            self.scale.copy_(scale)
+            for name, value in found.tensors().items():
+                getattr(self, name).copy_(value)
+
+    @property
+    def statistics(self) -> NormalizerStatistics:
+        """What :meth:`set_statistics` took over; the tensors are the buffers themselves."""
+        clip_min, clip_max = (self.clip_min, self.clip_max) if self.with_clipping else (None, None)
+        return NormalizerStatistics(
+            center=self.center, scale=self.scale, clip_min=clip_min, clip_max=clip_max, with_fft=self.with_fft
+        )
 
     def normalize(self, concepts: Tensor) -> Tensor:
         """Maps raw concepts ``[..., C]`` of any float type into the model's space, float32."""

@@ -37,6 +37,7 @@ from lexalcm.models.layers.transformer import (
     create_positions,
     rotary_table,
 )
+from lexalcm.models.normalizer.config import NormalizerConfig
 from lexalcm.models.normalizer.factory import create_normalizer
 from lexalcm.models.two_tower.config import TIMESTEP_FEATURES, DenoiserConfig, TwoTowerConfig
 
@@ -182,6 +183,7 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         self.output_form = "direct"
         self.max_document_len = config.max_seq_len
         self.trained_with_guidance = config.trained_with_cf_guidance
+        self.normalizer_name = config.sonar_normalizer_name
         self.sonar_normalizer = create_normalizer(config.normalizer_config)
         frontend = config.frontend
         pre_linear = create_linear(
@@ -201,18 +203,20 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         self.context_encoder = CausalTransformer(config.context_encoder, config.model_dim)
         self.denoiser = Denoiser(config)
 
-    @property
-    def normalizer(self) -> Module:
-        return self.sonar_normalizer
-
     def normalize(self, concepts: Tensor) -> Tensor:
         return self.sonar_normalizer.normalize(concepts)
 
     def denormalize(self, concepts: Tensor) -> Tensor:
         return self.sonar_normalizer.denormalize(concepts)
 
-    def set_normalizer(self, *, center: Tensor, scale: Tensor) -> None:
-        self.sonar_normalizer.set_statistics(center=center, scale=scale)
+    def set_normalizer(
+        self, *, center: Tensor, scale: Tensor, clip_min: Tensor | None = None, clip_max: Tensor | None = None
+    ) -> None:
+        self.sonar_normalizer.set_statistics(center=center, scale=scale, clip_min=clip_min, clip_max=clip_max)
+
+    @property
+    def normalizer_config(self) -> NormalizerConfig:
+        return self.config.normalizer_config
 
     def encode(self, concepts: Tensor, layout: DocumentLayout, state: TwoTowerState | None = None) -> TwoTowerContext:
         """:raises ConfigError: A document is longer than the configuration's ``max_seq_len``."""

@@ -16,7 +16,9 @@ GOLDEN = Path(os.environ.get("LEXALCM_GOLDEN", Path(__file__).parents[3] / "../s
 def fitted(dim: int, **options: bool) -> ConceptNormalizer:
     torch.manual_seed(0)
     normalizer = ConceptNormalizer(dim, **options)
-    normalizer.set_statistics(center=torch.randn(dim), scale=torch.rand(dim) + 0.5)
+    center, scale = torch.randn(dim), torch.rand(dim) + 0.5
+    bounds = {"clip_min": torch.full((dim,), -1.0), "clip_max": torch.full((dim,), 2.0)}
+    normalizer.set_statistics(center=center, scale=scale, **(bounds if normalizer.with_clipping else {}))
     return normalizer
 
 
@@ -87,8 +89,6 @@ def test_frequencies_are_the_transform_by_definition_and_invert() -> None:
 
 def test_clipping_holds_in_the_normalised_space_both_ways() -> None:
     normalizer = fitted(4, with_clipping=True)
-    normalizer.clip_min.fill_(-1.0)
-    normalizer.clip_max.fill_(2.0)
     y = normalizer.normalize(1000 * torch.randn(50, 4))
     assert y.min() == -1.0 and y.max() == 2.0
     assert torch.equal(normalizer.denormalize(torch.full((4,), 9.0)), 2.0 * normalizer.scale + normalizer.center)
@@ -101,6 +101,37 @@ def test_clipping_holds_in_the_normalised_space_both_ways() -> None:
 def test_statistics_that_cannot_be_used_are_refused(center: torch.Tensor, scale: torch.Tensor) -> None:
     with pytest.raises(ValueError):
         ConceptNormalizer(4).set_statistics(center=center, scale=scale)
+
+
+def test_a_clipping_normalizer_needs_bounds_and_others_have_no_use_for_them() -> None:
+    center, scale, bound = torch.zeros(4), torch.ones(4), torch.ones(4)
+    with pytest.raises(ValueError, match="needs bounds"):
+        ConceptNormalizer(4, with_clipping=True).set_statistics(center=center, scale=scale)
+    with pytest.raises(ValueError, match="both or not at all"):
+        ConceptNormalizer(4, with_clipping=True).set_statistics(center=center, scale=scale, clip_max=bound)
+    with pytest.raises(ValueError, match="has no bounds"):
+        ConceptNormalizer(4).set_statistics(center=center, scale=scale, clip_min=-bound, clip_max=bound)
+    with pytest.raises(ValueError, match="at most `clip_max`"):
+        ConceptNormalizer(4, with_clipping=True).set_statistics(
+            center=center, scale=scale, clip_min=bound, clip_max=-bound
+        )
+
+
+def test_statistics_refused_leave_the_old_ones_in_place() -> None:
+    normalizer = fitted(4, with_clipping=True)
+    before = {name: value.clone() for name, value in normalizer.state_dict().items()}
+    one, zero = torch.ones(4), torch.zeros(4)
+    with pytest.raises(ValueError, match="clip_max"):
+        normalizer.set_statistics(center=one, scale=one, clip_min=zero, clip_max=torch.zeros(3))
+    assert all(torch.equal(value, before[name]) for name, value in normalizer.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"with_fft": True}, {"with_clipping": True}])
+def test_statistics_of_one_normalizer_make_another(options: dict[str, bool]) -> None:
+    normalizer, other = fitted(8, **options), ConceptNormalizer(8, **options)
+    other.set_statistics(**normalizer.statistics.tensors())
+    assert normalizer.statistics.with_fft is normalizer.with_fft
+    assert torch.equal(other.normalize(torch.ones(8)), normalizer.normalize(torch.ones(8)))
 
 
 def test_transforms_agree_with_the_reference_release() -> None:
