@@ -12,7 +12,7 @@ from fairseq2.runtime.dependency import DependencyContainer
 from torch.optim import Optimizer
 
 from lexalcm.data.dataset import ConceptParquetDataset, open_concept_parquet
-from lexalcm.data.sources import ConceptParquetConfig
+from lexalcm.data.sources import CONCEPT_PARQUET, ConceptParquetConfig
 from lexalcm.diffusion.objective import ObjectiveConfig, TrainingObjective
 from lexalcm.diffusion.regression import RegressionConfig
 from lexalcm.diffusion.samplers import Sampler, SamplerConfig
@@ -51,7 +51,7 @@ def setup_fairseq2_extension(container: DependencyContainer) -> None:
     register_base_family(container)
     register_normalizer_family(container)
     register_dataset_family(
-        container, "concept_parquet", ConceptParquetDataset, ConceptParquetConfig, opener=open_concept_parquet
+        container, CONCEPT_PARQUET, ConceptParquetDataset, ConceptParquetConfig, opener=open_concept_parquet
     )
     register_component(container, Optimizer, LCM_ADAMW, LcmAdamWConfig, create_lcm_adamw)
     register_component(container, Optimizer, MUON, MuonConfig, create_muon)

@@ -127,3 +127,54 @@ def test_bad_lengths_are_refused() -> None:
         DocumentLayout([2, -1])
     with pytest.raises(ValueError, match="longest"):
         DocumentLayout([5], packed=False, width=4)
+
+
+SOURCED = DocumentLayout([5, 3, 4, 2], source_lengths=[2, 0, 4, 1])
+
+
+def test_queries_stand_behind_each_documents_source() -> None:
+    assert SOURCED.queries is not None
+    assert SOURCED.queries.tolist() == [2, 3, 4, 5, 6, 7, 13]
+    assert SOURCED.query_positions.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert SOURCED.query_documents().tolist() == [0, 0, 0, 1, 1, 1, 3]
+    assert SOURCED.target_lengths == (3, 3, 0, 1) and SOURCED.num_queries == 7 and SOURCED.num_concepts == 14
+
+
+def test_queries_are_picked_and_put_back_with_their_gradients() -> None:
+    x = torch.randn(2, 14, 3, dtype=torch.float64, requires_grad=True)
+    picked = SOURCED.at_queries(x, dim=1)
+    assert torch.equal(picked, x[:, SOURCED.queries])
+    back = SOURCED.from_queries(picked, dim=1)
+    elsewhere = torch.ones(14, dtype=torch.bool)
+    elsewhere[SOURCED.queries] = False
+    assert torch.equal(back[:, SOURCED.queries], picked) and not back[:, elsewhere].any()
+    (gradient,) = torch.autograd.grad((back * torch.arange(14.0).double()[:, None]).sum(), x)
+    expected = torch.arange(14.0).double().masked_fill(elsewhere, 0.0)
+    assert torch.equal(gradient, expected[None, :, None].expand(2, 14, 3))
+
+
+def test_without_sources_every_position_is_a_query() -> None:
+    for layout in (DocumentLayout([3, 2]), DocumentLayout([3, 2], packed=False)):
+        x = torch.randn(*layout.positions.shape, 4)
+        assert layout.queries is None and layout.query_positions is layout.positions
+        assert layout.at_queries(x) is x and layout.from_queries(x) is x
+        assert layout.num_queries == layout.num_slots
+
+
+def test_moving_a_layout_moves_what_tells_the_queries() -> None:
+    layout = DocumentLayout([3, 2], source_lengths=[1, 1])
+    layout.to(torch.device("meta"))
+    assert layout.queries.is_meta and layout.query_positions.is_meta
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"source_lengths": [1, 2], "packed": False}, "must be packed"),
+        ({"source_lengths": [1]}, "between 0 and the lengths"),
+        ({"source_lengths": [4, 0]}, "between 0 and the lengths"),
+    ],
+)
+def test_sources_that_do_not_belong_are_refused(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DocumentLayout([3, 2], **fields)

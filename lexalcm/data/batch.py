@@ -51,7 +51,8 @@ class ConceptBatch:
     layout: DocumentLayout
 
     target_mask: Tensor
-    """bool ``[*P]``: False at padding and at a prefix concept, which is context alone."""
+    """bool ``[*P]``: False at padding, and at what is context alone: a prefix, a document's source, and the first
+    concepts where a target must have some before it."""
 
     num_targets: int
     """True entries of ``target_mask``, known to the host."""
@@ -86,10 +87,12 @@ class ConceptBatch:
 
 @dataclass(frozen=True)
 class Affixes:
-    """Vectors ``[C]`` put before and after documents."""
+    """Vectors ``[C]`` put before and after documents; where these have targets, before and after their sources, and
+    behind their targets."""
 
     prefix: np.ndarray | None = None
     suffix: np.ndarray | None = None
+    target_suffix: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,10 @@ class Piece:
     is_last: np.ndarray
     """bool ``[W]``: it ends its document, so that a suffix belongs behind it."""
 
+    num_source: np.ndarray | None = None
+    """int64 ``[W]``, where documents have targets: how many vectors at the start are the source. Windows are whole
+    documents then."""
+
 
 def collate(
     pieces: Sequence[Piece],
@@ -118,21 +125,29 @@ def collate(
     affixes: Affixes = Affixes(),
     pack: bool = True,
     dtype: str = "float32",
+    min_context_len: int = 0,
     ids: WindowIds | None = None,
     pin_memory: bool = False,
 ) -> ConceptBatch:
     """Gathers windows, piece after piece, into a batch with one copy.
 
+    :param min_context_len: Concepts that a target must have before it in its window; with sources, 1 at most.
     :param ids: In the order of the windows.
     :param pin_memory: Gather into page-locked memory, so that :meth:`ConceptBatch.to` can copy asynchronously.
     :raises DataError: A component is too large for float16.
     """
+    supervised = pieces[0].num_source is not None
+    if supervised:
+        # Sources and targets in turn: each pair lies together, and is one document in the layout.
+        pieces = [_halves(p) for p in pieces]
+    behind = [affixes.suffix, affixes.target_suffix] if supervised else [affixes.suffix]
     before = np.concatenate([p.is_first for p in pieces]).astype(np.int64) * (affixes.prefix is not None)
-    after = np.concatenate([p.is_last for p in pieces]).astype(np.int64) * (affixes.suffix is not None)
+    after = np.concatenate([p.is_last for p in pieces]).astype(np.int64)
+    for turn, suffix in enumerate(behind):
+        after[turn :: len(behind)] *= suffix is not None
     sizes = np.concatenate([p.lengths for p in pieces]) + before + after
     ends = np.cumsum(sizes)
     total = int(ends[-1])
-    at_prefix, at_suffix = (ends - sizes)[before == 1], (ends - 1)[after == 1]
     gathered = _allocate(total, pieces[0].values.shape[1], dtype, pin_memory)
     window = row = 0
     for piece in pieces:
@@ -144,35 +159,67 @@ def collate(
         source = np.arange(size) + np.repeat(shift, piece_sizes)
         _gather(piece.values, source, gathered[row : row + size])
         window, row = stop, row + size
+    at_prefix = (ends - sizes)[before == 1]
     if affixes.prefix is not None:
         gathered[at_prefix] = torch.from_numpy(affixes.prefix).to(gathered.dtype)
-    if affixes.suffix is not None:
-        gathered[at_suffix] = torch.from_numpy(affixes.suffix).to(gathered.dtype)
-    given = [*(p.values for p in pieces), *(a for a in (affixes.prefix, affixes.suffix) if a is not None)]
+    for turn, suffix in enumerate(behind):
+        if suffix is not None:
+            at_suffix = (ends - 1)[turn :: len(behind)][after[turn :: len(behind)] == 1]
+            gathered[at_suffix] = torch.from_numpy(suffix).to(gathered.dtype)
+    given = [*(p.values for p in pieces), *(a for a in (affixes.prefix, *behind) if a is not None)]
     if dtype == "float16" and any(x.dtype != np.float16 for x in given) and not gathered.isfinite().all():
         raise DataError("A vector has a component above 65,504, which float16 cannot hold. Set `dtype: float32`.")
     targets = torch.ones(total, dtype=torch.bool)
     targets[at_prefix] = False
-    layout = DocumentLayout(sizes.tolist(), packed=pack)
+    layout = _layout_of_pairs(sizes, targets, pack) if supervised else DocumentLayout(sizes.tolist(), packed=pack)
     if not pack:
         real = layout.real
         padded = torch.zeros(*real.shape, gathered.size(-1), dtype=gathered.dtype)
         mask = torch.zeros(real.shape, dtype=torch.bool)
         padded[real], mask[real] = gathered, targets
         gathered, targets = padded, mask
-    num_targets = total - len(at_prefix)
+    if min_context_len:
+        targets &= layout.positions >= (min(min_context_len, 1) if supervised else min_context_len)
+    num_targets = int(np.count_nonzero(targets.numpy()))
     batch = ConceptBatch(gathered, layout, targets, num_targets, ids, num_step_targets=num_targets)
     if pin_memory:
         batch.pin_memory()
     return batch
 
 
-def collate_documents(documents: Sequence[np.ndarray], *, pack: bool = True, dtype: str = "float32") -> ConceptBatch:
-    """Makes a batch of whole documents ``[T, C]`` without affixes."""
+def _halves(piece: Piece) -> Piece:
+    """The sources and targets of a piece as windows of their own, ``[2 W]``, in turns."""
+    assert piece.num_source is not None
+    starts = np.stack([piece.starts, piece.starts + piece.num_source], axis=1).reshape(-1)
+    lengths = np.stack([piece.num_source, piece.lengths - piece.num_source], axis=1).reshape(-1)
+    is_source = np.arange(len(starts)) % 2 == 0
+    return Piece(piece.values, starts, lengths, is_first=is_source, is_last=np.ones_like(is_source))
+
+
+def _layout_of_pairs(sizes: np.ndarray, targets: Tensor, pack: bool) -> DocumentLayout:
+    """Joins windows two by two, and takes the first of each out of ``targets`` in place."""
+    is_source = np.arange(len(sizes)) % 2 == 0
+    targets[torch.from_numpy(np.repeat(is_source, sizes))] = False
+    return DocumentLayout((sizes[0::2] + sizes[1::2]).tolist(), packed=pack, source_lengths=sizes[0::2].tolist())
+
+
+def collate_documents(
+    documents: Sequence[np.ndarray],
+    *,
+    source_lengths: Sequence[int] | None = None,
+    pack: bool = True,
+    dtype: str = "float32",
+    min_context_len: int = 0,
+) -> ConceptBatch:
+    """Makes a batch of whole documents ``[T, C]`` without affixes.
+
+    :param source_lengths: How many concepts at the start of each are its source, where documents have targets.
+    """
     lengths = np.asarray([len(d) for d in documents], dtype=np.int64)
     whole = np.ones(len(documents), dtype=bool)
-    piece = Piece(np.concatenate(documents), np.cumsum(lengths) - lengths, lengths, whole, whole)
-    return collate([piece], pack=pack, dtype=dtype)
+    num_source = None if source_lengths is None else np.asarray(source_lengths, dtype=np.int64)
+    piece = Piece(np.concatenate(documents), np.cumsum(lengths) - lengths, lengths, whole, whole, num_source)
+    return collate([piece], pack=pack, dtype=dtype, min_context_len=min_context_len)
 
 
 def dummy_batch(concept_dim: int, *, pack: bool, dtype: str) -> ConceptBatch:

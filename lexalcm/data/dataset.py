@@ -16,13 +16,13 @@ from fairseq2.logging import log
 
 from lexalcm.data.batch import Affixes
 from lexalcm.data.decode import decode_vectors
-from lexalcm.data.discover import DataWarning, SourceFiles, discover, same_split
-from lexalcm.data.filters import passes_partitions
+from lexalcm.data.discover import DataFile, DataWarning, SourceFiles, discover, same_split
+from lexalcm.data.filters import columns_of, passes_partitions
 from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.order import units_of_file
 from lexalcm.data.reader import ConceptReader
 from lexalcm.data.rows import Rows, check_schema, read_unit
-from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig
+from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig, SourceConfig
 from lexalcm.data.special_concepts import load_special_concepts
 from lexalcm.data.validate import BadRowCounter
 from lexalcm.data.watch import Watch
@@ -42,11 +42,14 @@ class Document:
     """``[T, C]`` as stored, in memory of its own."""
 
     sentences: list[str] | None
-    """Its text, if the dataset reads text."""
+    """Its text, if the dataset reads text (of both, where there is a source and a target)."""
 
     file: str
 
     row: int
+
+    num_source: int = 0
+    """How many concepts at the start are the source of a document with a target; 0 in one without."""
 
 
 class ConceptParquetDataset:
@@ -58,10 +61,7 @@ class ConceptParquetDataset:
         :raises DataError: A file or column is missing, damaged, or not what is expected.
         """
         self.config = config
-        self._sources = [
-            SourceFiles(source, discover(source.path, str(source.embedding_column)))
-            for source in config.resolved_sources()
-        ]
+        self._sources = [SourceFiles(source, _discover(source)) for source in config.resolved_sources()]
         self.concept_dim = self._check_files()
         """Width of the vectors."""
 
@@ -103,6 +103,11 @@ class ConceptParquetDataset:
         raise DataError("No document of the dataset has an embedding, so the width of a vector is not known.")
 
     @property
+    def is_supervised(self) -> bool:
+        """Whether documents are a source and a target, of which the target alone is to be predicted."""
+        return self._sources[0].config.target_column is not None
+
+    @property
     def splits(self) -> list[str]:
         """The splits that paths name, sorted."""
         return sorted({f.split for s in self._sources for f in s.files if f.split is not None})
@@ -129,7 +134,7 @@ class ConceptParquetDataset:
                 and split is None
                 and all(s.config.split is None for s in self._sources)
             ):
-                columns = {f.column for s in self._sources for f in s.config.filters}
+                columns = {c for s in self._sources for f in s.config.filters for c in columns_of(f)}
                 raise DataError(
                     f"The dataset {paths} has no file that its `filters` on {', '.join(sorted(columns))} let pass."
                 )
@@ -207,10 +212,11 @@ class ConceptParquetDataset:
         :param concept_dim: What the model expects.
         :param any_rank: Tells whether a flag is true on any rank; needed with several, so that all end an epoch
             together.
+        :raises ConfigError: A field of ``reading`` cannot be honoured, or does not go with the data.
         :raises DataError: The model expects another width, a special concept does not fit, or a source with a weight
             has no files.
         """
-        reading.check()
+        reading.check(supervised=self.is_supervised)
         if concept_dim is not None and concept_dim != self.concept_dim:
             raise DataError(
                 f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is "
@@ -221,6 +227,11 @@ class ConceptParquetDataset:
         for source in sources:
             if source.files:
                 continue
+            if source.config.weight is not None and source.config.only_split is not None:
+                raise DataError(
+                    f"The dataset {source.config.name} has a weight, but no file of the split `{split}`.\n"
+                    f"Set `dataset.train_split: null`: each dataset is then read as far as its name says."
+                )
             if source.config.weight is not None:
                 raise DataError(
                     f"The source {source.config.path} has a weight, but no file of the split `{split}` (or its "
@@ -232,7 +243,7 @@ class ConceptParquetDataset:
             self.concept_dim,
             self.bad_row_counter(),
             reading,
-            self._affixes(reading),
+            self.affixes(reading),
             rank=rank,
             world_size=world_size,
             num_accumulate=num_accumulate,
@@ -240,21 +251,39 @@ class ConceptParquetDataset:
             any_rank=any_rank,
         )
 
-    def _affixes(self, reading: ReadingConfig) -> Affixes:
+    def affixes(self, reading: ReadingConfig) -> Affixes:
+        """Loads the special concepts that ``reading`` names.
+
+        :raises DataError: One is missing, or does not fit.
+        """
         if reading.special_concepts is None:
             return Affixes()
         special = load_special_concepts(reading.special_concepts)
-        prefix, suffix = (
-            None if name is None else special.get(name, self.concept_dim) for name in (reading.prefix, reading.suffix)
-        )
-        return Affixes(prefix, suffix)
+        names = (reading.prefix, reading.suffix, reading.target_suffix)
+        return Affixes(*(None if name is None else special.get(name, self.concept_dim) for name in names))
 
 
 def _documents(rows: Rows, name: str, path: str) -> Iterator[Document]:
-    places = zip(rows.starts.tolist(), rows.lengths.tolist(), rows.rows.tolist(), rows.chunk_rows.tolist())
-    for start, length, row, chunk_row in places:
+    num_source = np.zeros_like(rows.lengths) if rows.num_source is None else rows.num_source
+    places = zip(*(x.tolist() for x in (rows.starts, rows.lengths, rows.rows, rows.chunk_rows, num_source)))
+    for start, length, row, chunk_row, length_of_source in places:
         sentences = None if rows.sentences is None else rows.sentences.of(chunk_row)
-        yield Document(f"{name}:{row}", rows.values[start : start + length].copy(), sentences, path, row)
+        concepts = rows.values[start : start + length].copy()
+        yield Document(f"{name}:{row}", concepts, sentences, path, row, length_of_source)
+
+
+def _discover(source: SourceConfig) -> list[DataFile]:
+    """
+    :raises DataError: The source has no files, or none of the split that alone it may read.
+    """
+    files = discover(source.path, str(source.embedding_column))
+    if source.only_split is None:
+        return files
+    kept = [file for file in files if same_split(source.only_split, file.split)]
+    if not kept:
+        found = ", ".join(sorted({file.split for file in files if file.split is not None})) or "none that paths name"
+        raise DataError(f"{source.name}: {source.path} has no split `{source.only_split}`; it has {found}.")
+    return kept
 
 
 def open_concept_parquet(config: ConceptParquetConfig) -> ConceptParquetDataset:

@@ -13,7 +13,7 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn
 
@@ -72,7 +72,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         self._state = self._mixture.state()
         self._producer: Producer | None = None
         self._counts = {"steps": 0, "batches": 0, "documents": 0, "concepts": 0}
-        self._told_bad = 0
+        self._told_bad = self._told_left_out = 0
 
     def _create_streams(self, sources: list[SourceFiles]) -> tuple[list[str], list[WindowStream], list[float] | None]:
         sources = [s for s in sources if s.files]
@@ -128,7 +128,7 @@ class ConceptReader(DataReader[ConceptBatch]):
                 batches.append(dummy_batch(self._concept_dim, pack=self._reading.pack, dtype=self._reading.dtype))
         elif not batches:
             self._end_epoch()
-        self._tell_bad_rows()
+        self._tell_left_out()
         # Not before: an error in the second batch of a step must leave the first one to be read again.
         self._state = state
         targets = sum(batch.num_targets for batch in batches)
@@ -149,19 +149,19 @@ class ConceptReader(DataReader[ConceptBatch]):
         :raises StopIteration: The epoch is over.
         :raises DataError: It had nothing to train on, and so would every other.
         """
-        self._tell_bad_rows()
+        self._tell_left_out()
         if self._counts["steps"] == 0:
             reasons = {**self.left_out, **self.bad_rows.by_reason}
-            listed = ", ".join(f"{reason}: {count:,}" for reason, count in reasons.items()) or "filters leave no row"
+            listed = _listed(reasons) or "filters leave no row"
             raise DataError(
                 f"An epoch of the dataset has no document to train on ({listed}).\n"
-                f"Look at its `filters` and weights, and at min_document_len and max_document_len of `dataset.reading`."
+                f"Look at its `filters` and weights, and at the lengths that `dataset.reading` allows."
             )
         raise StopIteration
 
-    def _tell_bad_rows(self) -> None:
+    def _tell_left_out(self) -> None:
+        # Each doubling is told, so that the log stays short.
         if self.bad_rows.num_bad > 2 * self._told_bad:
-            # Each doubling is told, so that the log stays short.
             self._told_bad = self.bad_rows.num_bad
             log.warning(
                 "Data - {:,} of {:,} documents seen so far are bad and skipped ({}).",
@@ -169,6 +169,10 @@ class ConceptReader(DataReader[ConceptBatch]):
                 self.bad_rows.seen,
                 self.bad_rows.summary(),
             )
+        left_out = dict(self.left_out)  # the thread that reads ahead adds to it
+        if sum(left_out.values()) > 2 * self._told_left_out:
+            self._told_left_out = sum(left_out.values())
+            log.info("Data - left out so far for their lengths: {}.", _listed(left_out))
 
     def _make_batches(self) -> Iterator[tuple[ConceptBatch, dict[str, Any]]]:
         reading = self._reading
@@ -189,7 +193,14 @@ class ConceptReader(DataReader[ConceptBatch]):
             for part, some in zip(parts.tolist(), np.split(windows, begins[1:])):
                 values = pool.parts[part]
                 pieces.append(
-                    Piece(values, pool.starts[some], pool.lengths[some], pool.is_first[some], pool.is_last[some])
+                    Piece(
+                        values,
+                        pool.starts[some],
+                        pool.lengths[some],
+                        pool.is_first[some],
+                        pool.is_last[some],
+                        num_source=None if pool.num_source is None else pool.num_source[some],
+                    )
                 )
             file.append(pool.file[windows] + self._first_name[take.stream])
             row.append(pool.row[windows])
@@ -200,6 +211,7 @@ class ConceptReader(DataReader[ConceptBatch]):
             affixes=self._affixes,
             pack=self._reading.pack,
             dtype=self._reading.dtype,
+            min_context_len=self._reading.min_context_len,
             ids=ids,
             pin_memory=self._pin_memory,
         )
@@ -252,3 +264,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         if self._producer is not None:
             self._producer.stop()
             self._producer = None
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name}: {count:,}" for name, count in counts.items())

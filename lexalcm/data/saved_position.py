@@ -77,8 +77,9 @@ def _describe_sources(sources: list[SourceFiles]) -> str:
     described = []
     for source in sources:
         config = source.config
-        filters = "".join(f", {f.column} {f.operator} {f.value!r}" for f in config.filters)
+        filters = "".join(f", {f.describe()}" for f in config.filters)
         weight = "" if config.weight is None else f", weight {config.weight:g}"
-        text = "" if config.text_column is None else f", {config.text_column}"
-        described.append(f"{config.name} ({config.embedding_column}{text}{filters}{weight})")
+        others = (config.text_column, config.target_column, config.target_text_column)
+        columns = ", ".join([str(config.embedding_column), *(column for column in others if column is not None)])
+        described.append(f"{config.name} ({columns}{filters}{weight})")
     return "; ".join(described)

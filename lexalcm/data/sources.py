@@ -10,6 +10,9 @@ from lexalcm.errors import ConfigError
 
 EMBEDDING_COLUMN = "text_sentences_sonar_emb"
 
+CONCEPT_PARQUET = "concept_parquet"
+"""The dataset family, also of Meta's cards, which name none."""
+
 
 @dataclass(kw_only=True)
 class SourceConfig:
@@ -28,10 +31,19 @@ class SourceConfig:
     split: str | None = None
     """Take this split whatever the dataset is asked for."""
 
+    only_split: str | None = None
+    """Read nothing but this split: asked for another one, the source has no files."""
+
     embedding_column: str | None = None
     """Overrides the dataset's."""
 
     text_column: str | None = None
+    """Overrides the dataset's."""
+
+    target_column: str | None = None
+    """Overrides the dataset's; all sources have one, or none."""
+
+    target_text_column: str | None = None
     """Overrides the dataset's."""
 
     id_column: str | None = None
@@ -56,6 +68,13 @@ class ConceptParquetConfig:
 
     text_column: str | None = None
     """Column of sentences, checked against the embeddings; ``null`` leaves text unread."""
+
+    target_column: str | None = None
+    """Column of the embeddings to predict, of supervised data. A document is then what the embedding column holds, its
+    source, followed by this, its target; the source is context alone. ``null``: every concept is predicted."""
+
+    target_text_column: str | None = None
+    """Column of the target's sentences, checked against its embeddings; ``null`` leaves them unread."""
 
     id_column: str | None = None
     """Column that names documents; a name that comes twice is told. ``null`` leaves it unread."""
@@ -101,8 +120,11 @@ class ConceptParquetConfig:
                 name=s.name or s.path.rstrip("/").rsplit("/", 1)[-1],
                 weight=s.weight,
                 split=s.split,
+                only_split=s.only_split,
                 embedding_column=s.embedding_column or self.embedding_column,
                 text_column=s.text_column or self.text_column,
+                target_column=s.target_column or self.target_column,
+                target_text_column=s.target_text_column or self.target_text_column,
                 id_column=s.id_column or self.id_column,
                 filters=[*_filters(self.filters, "filters"), *_filters(s.filters, f"sources[{number}].filters")],
             )
@@ -112,6 +134,7 @@ class ConceptParquetConfig:
             while source.name in [other.name for other in resolved[:number]]:
                 # Two folders called alike, say a/train and b/train: ids and saved positions must tell them apart.
                 source.name = f"{source.name}#{number}"
+        _check_targets(resolved)
         return resolved
 
 
@@ -120,7 +143,12 @@ class ReadingConfig:
     """How documents become batches."""
 
     max_seq_len: int = 128
-    """Concepts of a document in one batch row; longer documents are cut into windows. Prefix and suffix come on top."""
+    """Concepts of a document in one batch row; longer documents are cut into windows. Prefix and suffix come on top.
+    Documents with a target are never cut: those whose source and target are longer are left out and counted."""
+
+    min_context_len: int = 0
+    """Concepts that a target must have before it in its window, the prefix counted; 1 for a model that cannot predict
+    from nothing. In documents with a target the source is the context, and whatever is above 1 counts as 1."""
 
     min_document_len: int = 1
     """Shorter documents are left out and counted."""
@@ -141,13 +169,17 @@ class ReadingConfig:
     """Leave out every n-th row of each file, from the first on, to validate on; see ``dataset.hold_out_every``."""
 
     special_concepts: str | None = None
-    """Safetensors file with the vectors that ``prefix`` and ``suffix`` name."""
+    """Safetensors file with the vectors that ``prefix``, ``suffix`` and ``target_suffix`` name."""
 
     prefix: str | None = None
     """Special concept before each document; it is context, not a target."""
 
     suffix: str | None = None
-    """Special concept after each document."""
+    """Special concept after each document, where it is a target; after the source of a document with a target, where it
+    is context."""
+
+    target_suffix: str | None = None
+    """Special concept after each target, and part of it. There is none before a target: ``suffix`` stands there."""
 
     shuffle: bool = True
     """Another order in each epoch; ``false`` keeps that of the files."""
@@ -168,8 +200,11 @@ class ReadingConfig:
     num_workers: int = 2
     """Threads that decode row groups."""
 
-    def check(self) -> None:
-        """:raises ConfigError: A field cannot be honoured."""
+    def check(self, *, supervised: bool | None = None) -> None:
+        """
+        :param supervised: Whether the data have targets of their own; ``None`` if that is not known yet.
+        :raises ConfigError: A field cannot be honoured.
+        """
         where = "`dataset.reading"
         for name, least in _LEAST.items():
             value = getattr(self, name)
@@ -195,14 +230,22 @@ class ReadingConfig:
                 f"{where}.concepts_per_batch` ({self.concepts_per_batch}) must be at least `max_seq_len` "
                 f"({self.max_seq_len}), or a long document fits no batch."
             )
-        if (self.prefix or self.suffix) and not self.special_concepts:
-            raise ConfigError(f"{where}.special_concepts` must name the file that holds `prefix` and `suffix`.")
+        affixes = [name for name in ("prefix", "suffix", "target_suffix") if getattr(self, name)]
+        if affixes and not self.special_concepts:
+            raise ConfigError(f"{where}.special_concepts` must name the file that holds `{'` and `'.join(affixes)}`.")
+        if supervised is False and self.target_suffix:
+            raise ConfigError(
+                f"{where}.target_suffix` is for data with a `target_column`; what stands after a document is `suffix`."
+            )
+        if supervised and not self.pack:
+            raise ConfigError(f"{where}.pack` must be true for data with a `target_column`: padded batches have none.")
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"{where}.dtype` must be float32 or float16, but is {self.dtype!r}.")
 
 
 _LEAST = {
     "max_seq_len": 1,
+    "min_context_len": 0,
     "min_document_len": 0,
     "max_document_len": 1,
     "concepts_per_batch": 1,
@@ -214,6 +257,21 @@ _LEAST = {
     "num_workers": 1,
 }
 _OPTIONAL = ("max_document_len", "hold_out_every", "concepts_per_batch", "documents_per_batch")
+
+
+def _check_targets(sources: list[SourceConfig]) -> None:
+    for source in sources:
+        if source.target_text_column is not None and source.target_column is None:
+            raise ConfigError(
+                f"{source.path}: `target_text_column` is {source.target_text_column}, but there is no `target_column` "
+                f"whose sentences it holds."
+            )
+    supervised, others = ([s.path for s in sources if (s.target_column is not None) is x] for x in (True, False))
+    if supervised and others:
+        raise ConfigError(
+            f"`sources`: {supervised[0]} has a `target_column`, but {others[0]} has none. Documents with and without "
+            f"targets cannot be read together."
+        )
 
 
 def _is_integer(value: object) -> bool:

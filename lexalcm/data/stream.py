@@ -6,7 +6,7 @@ Shapes: V vectors of a chunk, C their width, W windows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
@@ -44,6 +44,9 @@ class Pool:
 
     skipped: Counter[str]
     """Documents that were read with the others and left out as bad, by kind."""
+
+    num_source: np.ndarray | None
+    """int64 ``[W]``: concepts at the start that are the document's source; ``None`` where there are no targets."""
 
 
 class WindowStream:
@@ -212,11 +215,14 @@ class WindowStream:
         row = _concatenate([rows.rows for _, rows in parts])
         part = np.repeat(np.arange(len(parts)), np.asarray([len(rows.rows) for _, rows in parts], dtype=np.int64))
         file = np.asarray([index for index, _ in parts], dtype=np.int64)[part]
-        keep = self._within_limits(lengths)
+        num_source = None
+        if self._files[0][1].target_column is not None:
+            num_source = _concatenate([rows.num_source for _, rows in parts if rows.num_source is not None])
+        keep = self._within_limits(lengths, num_source)
         if self._reading.hold_out_every is not None:
             keep &= row % self._reading.hold_out_every != 0
         lengths, starts, row, file, part = lengths[keep], starts[keep], row[keep], file[keep], part[keep]
-        # Each document gives ceil(length / max_seq_len) windows; the last one is the shorter.
+        # Each document gives ceil(length / max_seq_len) windows, the last one the shorter; one with a target gives one.
         limit = self._reading.max_seq_len
         count = -(-lengths // limit)
         owner = np.repeat(np.arange(len(lengths)), count)
@@ -236,21 +242,27 @@ class WindowStream:
             window=window,
             ends=np.cumsum(window_lengths),
             skipped=sum((rows.skipped for _, rows in parts), Counter()),
+            num_source=None if num_source is None else num_source[keep][owner],
         )
 
-    def _within_limits(self, lengths: np.ndarray) -> np.ndarray:
-        empty = lengths == 0
-        short = (lengths < self._reading.min_document_len) & ~empty
-        longest = self._reading.max_document_len
-        long = lengths > longest if longest is not None else np.zeros(len(lengths), dtype=bool)
-        for name, left_out in (
-            ("empty", empty),
-            ("shorter than min_document_len", short),
-            ("longer than max_document_len", long),
-        ):
-            if left_out.any():
-                self._on_left_out(name, int(left_out.sum()))
-        return ~(empty | short | long)
+    def _within_limits(self, lengths: np.ndarray, num_source: np.ndarray | None) -> np.ndarray:
+        keep = np.ones(len(lengths), dtype=bool)
+        for name, outside in self._limits(lengths, num_source):
+            left_out = int(np.count_nonzero(outside & keep))
+            if left_out:
+                self._on_left_out(name, left_out)
+                keep &= ~outside
+        return keep
+
+    def _limits(self, lengths: np.ndarray, num_source: np.ndarray | None) -> Iterator[tuple[str, np.ndarray]]:
+        reading = self._reading
+        yield "empty", lengths == 0
+        yield "shorter than min_document_len", lengths < reading.min_document_len
+        if reading.max_document_len is not None:
+            yield "longer than max_document_len", lengths > reading.max_document_len
+        if num_source is not None:
+            yield "without a target", lengths == num_source
+            yield "longer than max_seq_len", lengths > reading.max_seq_len
 
 
 def _concatenate(parts: list[np.ndarray]) -> np.ndarray:

@@ -130,6 +130,11 @@ def whole_chunk_has_other_width(vectors: Vectors) -> int | None:
     return first if first != vectors.values.shape[1] and (widths == first).all() else None
 
 
+def in_column(reason: str, column: str) -> str:
+    """Adds to a reason which of two columns is meant."""
+    return f"{reason} (column `{column}`)"
+
+
 def kinds_of(reasons: Iterable[str]) -> Counter[str]:
     """Counts reasons by the names of :data:`BAD_ROW_KINDS`."""
     return Counter(next(name for name, begin in BAD_ROW_KINDS.items() if why.startswith(begin)) for why in reasons)
@@ -182,4 +187,4 @@ class BadRowCounter:
 
 def _kind(reason: str) -> str:
     """A reason without what differs from row to row."""
-    return reason.split(" in sentence")[0].split(":")[0]
+    return reason.split(" in sentence")[0].split(":")[0].split(" (column")[0]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -56,19 +57,23 @@ def cut(documents: Iterable[np.ndarray], *, max_concepts: int = MAX_CONCEPTS) ->
     return (document[:max_concepts] for document in documents)
 
 
-def retrieval_figures(predictions: Iterable[np.ndarray], documents: Iterable[np.ndarray]) -> Figures:
+def retrieval_figures(
+    predictions: Iterable[np.ndarray], documents: Iterable[np.ndarray], source_lengths: Iterable[int] | None = None
+) -> Figures:
     """Scores predictions document by document; both may be streams, and memory is that of 16 documents.
 
     :param predictions: For each document ``[T - 1, C]``, on the scale of the stored embeddings: row t - 1 predicts
         concept t. Documents of one concept, or none, have an empty one.
     :param documents: ``[T, C]`` as stored, any float type, already :func:`cut`.
+    :param source_lengths: How many concepts at the start of each document are its source: no position in it counts.
     :raises DataError: NaN or infinity, shapes that do not belong together, or nothing to predict.
     """
     scorer = _Scorer()
-    group: list[tuple[np.ndarray, np.ndarray]] = []
-    for predicted, document in zip(predictions, documents, strict=True):
+    group: list[tuple[np.ndarray, np.ndarray, int]] = []
+    sources = repeat(0) if source_lengths is None else source_lengths
+    for (predicted, document), num_source in zip(zip(predictions, documents, strict=True), sources):
         _check(predicted, document, index=scorer.num_documents + len(group))
-        group.append((predicted, document))
+        group.append((predicted, document, num_source))
         if len(group) == DOCUMENTS_PER_GROUP:
             scorer.add(group)
             group = []
@@ -112,16 +117,18 @@ class _Scorer:
         self.num_documents = 0
         self._columns: list[np.ndarray] = []
 
-    def add(self, group: list[tuple[np.ndarray, np.ndarray]]) -> None:
-        lengths = [len(document) for _, document in group]
+    def add(self, group: list[tuple[np.ndarray, np.ndarray, int]]) -> None:
+        lengths = [len(document) for _, document, _ in group]
         starts = np.cumsum([0, *lengths[:-1]])
         self.num_documents += len(group)
-        truth_M = np.concatenate([np.arange(s + 1, s + n) for s, n in zip(starts, lengths)])
+        first_counted = [max(1, num_source) for _, _, num_source in group]
+        truth_M = np.concatenate([np.arange(s + f, s + n) for s, f, n in zip(starts, first_counted, lengths)])
         if len(truth_M) == 0:
             return
-        first_M = np.concatenate([np.full(max(n - 1, 0), s) for s, n in zip(starts, lengths)])
-        candidates_AC = np.concatenate([document for _, document in group]).astype(np.float64)
-        predicted_MC = np.concatenate([p for p, _ in group if len(p)]).astype(np.float64)
+        first_M = np.concatenate([np.full(max(n - f, 0), s) for s, f, n in zip(starts, first_counted, lengths)])
+        candidates_AC = np.concatenate([document for _, document, _ in group]).astype(np.float64)
+        counted = [p[f - 1 :] for (p, _, _), f in zip(group, first_counted)]
+        predicted_MC = np.concatenate([p for p in counted if len(p)]).astype(np.float64)
         target_MC = candidates_AC[truth_M]
         rank_M, unseen_M = ranks_in_group(predicted_MC, candidates_AC, truth_M, first_M)
         cosine_M = (_unit(predicted_MC) * _unit(target_MC)).sum(axis=1)

@@ -15,7 +15,9 @@ from fairseq2.datasets import DatasetFamily
 from fairseq2.models import ModelFamily
 from fairseq2.runtime.dependency import DependencyResolver
 
+from lexalcm.data.datacards import PATH_FIELD
 from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.sources import CONCEPT_PARQUET
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.normalizer.config import NORMALIZER_FAMILY
 from lexalcm.models.normalizer.model import ConceptNormalizer
@@ -105,6 +107,9 @@ def _kinds_of(card: AssetCard, name: str, resolver: DependencyResolver) -> Itera
                 families.setdefault(key.removesuffix(_SUFFIX), str(value))
         arch = arch or str(current.metadata.get("model_arch", ""))
         current = current.base
+    if not families and card.maybe_get_field(PATH_FIELD) is not None:  # one of Meta's datacards
+        yield Asset("dataset", name, CONCEPT_PARQUET, "", _source(card), True)
+        return
     if not families:
         yield Asset(NO_KIND, name, "", "", _source(card), False)
     for field, family in families.items():

@@ -16,6 +16,7 @@ def check_train_config(config: LcmTrainConfig) -> None:
     """
     :raises ConfigError: Names the fields, and what to write instead.
     """
+    _check_model(config)
     _check_regime(config)
     _check_trainer(config)
     _check_dataset(config)
@@ -24,6 +25,15 @@ def check_train_config(config: LcmTrainConfig) -> None:
         raise ConfigError(f"`ema.decay` must be between 0 and 1 (say 0.999), or null, but is {config.ema.decay}.")
     if config.validation.num_samples == 1:
         raise ConfigError("`validation.num_samples` must be 0 or at least 2: one sample has no spread to score.")
+
+
+def _check_model(config: LcmTrainConfig) -> None:
+    model = config.model
+    if model.name is None and model.path is None and model.family is None:
+        raise ConfigError(
+            "`model.name` must be set to a trained model: a card, a card file, or the folder of a run.\n"
+            "Or set `model.family` and `model.arch` to begin with a new one."
+        )
 
 
 def _check_regime(config: LcmTrainConfig) -> None:

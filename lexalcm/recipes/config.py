@@ -16,7 +16,7 @@ from fairseq2.recipe.config import (
     TrainerSection,
 )
 
-from lexalcm.data.sources import ReadingConfig, SourceConfig
+from lexalcm.data.sources import CONCEPT_PARQUET, ReadingConfig, SourceConfig
 from lexalcm.models.pre1.config import PRE1_FAMILY
 from lexalcm.training.lr_schedule import WARMUP_SHARE_LR, WarmupShareConfig
 from lexalcm.training.optimizers import LCM_ADAMW, LcmAdamWConfig
@@ -26,7 +26,7 @@ from lexalcm.training.optimizers import LCM_ADAMW, LcmAdamWConfig
 class ConceptDatasetSection(DatasetSection):
     """Which data to train and validate on, and how to batch it. One of ``path``, ``sources`` and ``name`` is needed."""
 
-    family: str | None = "concept_parquet"
+    family: str | None = CONCEPT_PARQUET
     """The dataset family; only needed to name another package's."""
 
     path: str | None = None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from fairseq2.assets import AssetStore
+from fairseq2.assets import AssetCard, AssetStore
 from fairseq2.models import ModelFamily
 from fairseq2.optim.lr_schedulers import LRScheduler
-from fairseq2.utils.structured import StructureError
+from fairseq2.utils.structured import StructureError, ValueConverter
 from torch.optim import Optimizer
 
+from lexalcm.checkpoints.described import DescribedModel, describe_model
+from lexalcm.checkpoints.locate import has_weights, is_remote, locate_weights
+from lexalcm.checkpoints.normalizer_card import with_normalizer
 from lexalcm.checkpoints.resolve import resolve_card
-from lexalcm.errors import CardError, ConfigError, innermost, unknown_name
+from lexalcm.checkpoints.weights import check_weights
+from lexalcm.errors import CheckpointError, ConfigError, innermost, unknown_name
 from lexalcm.recipes.check_fields import check_fields
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.host import RecipeHost, component_config_kls, component_names
@@ -53,8 +58,11 @@ def load_train_config(host: RecipeHost, file: Path, overrides: Sequence[str] = (
     check_fields(merged, LcmTrainConfig)
     config = _structure(host, merged, file)
     if config.model.name is not None and config.model.path is None:
-        _take_architecture(host, host.asset_store(config), merged["model"])
+        _take_card(host, host.asset_store(config), merged["model"])
         config = _structure(host, merged, file)
+    elif config.model.path is not None and config.model.family is not None:
+        section = merged["model"]
+        _check_weights(host, _described_by(host, section), section, config.model.path)
     return config
 
 
@@ -102,22 +110,54 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
             base[key] = deepcopy(value)
 
 
-def _take_architecture(host: RecipeHost, store: AssetStore, model: dict[str, Any]) -> None:
-    """Puts what a card without weights describes in the place of its name, under the recipe's own fields: fairseq2 takes
-    every named model for a trained one."""
+def _take_card(host: RecipeHost, store: AssetStore, model: dict[str, Any]) -> None:
+    """Puts what a card describes in the place of its name, under the recipe's own fields.
+
+    fairseq2 takes every named model for a trained one, knows no cards and folders by path, and looks for the relative path
+    of a base card in the wrong folder. Weights that must be fetched are left to it: it fetches them once for all ranks.
+    """
     card = resolve_card(model["name"], store=store)
-    if card.maybe_get_field("checkpoint") is not None:
+    described = describe_model(card, host.resolver)
+    trained = has_weights(card)
+    if trained and is_remote(card) and store.maybe_retrieve_card(model["name"]) is not None:
         return
-    family_name, arch = (card.maybe_get_field(name) for name in ("model_family", "model_arch"))
-    family = None if family_name is None else host.resolver.maybe_resolve(ModelFamily, key=family_name.value)
-    if family is None:
-        described = "no model" if family_name is None else f"a model of the family {family_name.value}, which is not known"
-        raise CardError(f"`model.name`: card {model['name']} describes {described}.")
-    fields = host.unstructure(family.get_model_config(card))
+    path = locate_weights(card, host.resolver) if trained else None
+    fields = host.unstructure(with_normalizer(host.resolver, card, described.config))
     _merge(fields, model["config_overrides"] or {})
+    arch = card.maybe_get_field("model_arch")
     model.update(
-        name=None, family=family_name.value, arch=None if arch is None else arch.value, config_overrides=fields
+        name=None,
+        path=None if path is None else str(path),
+        family=described.family.name,
+        arch=None if arch is None else arch.value,
+        config_overrides=fields,
     )
+    if path is not None:
+        _check_weights(host, described, model, path)
+
+
+def _described_by(host: RecipeHost, model: Mapping[str, Any]) -> DescribedModel:
+    """What a recipe's section says of the model whose weights its ``path`` names."""
+    fields = {"model_family": model["family"], "model_arch": model["arch"]}
+    card = AssetCard("model", {name: value for name, value in fields.items() if value is not None})
+    return replace(describe_model(card, host.resolver), where="`model` of the recipe")
+
+
+def _check_weights(host: RecipeHost, described: DescribedModel, model: Mapping[str, Any], path: Path) -> None:
+    """Tells what is wrong with weights before anything is built: what fairseq2 says of them is a traceback."""
+    if not path.exists():
+        raise CheckpointError(f"`model.path`: {path} does not exist (looked at {path.resolve()}).")
+    if len(list(path.glob("pp_00/tp_00/sdp_*.pt"))) > 1:
+        raise CheckpointError(
+            f"{path} is in parts, one a rank, which cannot be trained on from here.\n"
+            f"Put them together first: fairseq2 lcm export RUN OUT"
+        )
+    kls = described.family.config_kls
+    fields = host.unstructure(described.config)
+    _merge(fields, model["config_overrides"] or {})
+    check_fields(fields, kls, "model.config_overrides")
+    config = host.resolver.resolve(ValueConverter).structure(fields, kls)
+    check_weights(replace(described, config=config), path)
 
 
 def _check_components(host: RecipeHost, merged: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from torch.nn import Module
 from typing_extensions import override
 
 from lexalcm.checkpoints.export import export_run
-from lexalcm.checkpoints.normalizer_file import load_normalizer_file
+from lexalcm.checkpoints.normalizer_file import read_normalizer_file
 from lexalcm.checkpoints.resolve import saved_scores, saved_steps
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.errors import ConfigError
@@ -26,7 +26,13 @@ from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
 from lexalcm.recipes.dry_run import DryRun, dry_run_documents, dry_run_reading
 from lexalcm.recipes.mixed_precision import is_asked_for, is_imitated
-from lexalcm.recipes.normalizer import fit_for_run, normalizer_of_card
+from lexalcm.recipes.normalizer import (
+    check_statistics,
+    fit_statistics_for_run,
+    no_normalizer,
+    statistics_of_card,
+)
+from lexalcm.recipes.reading import reading_for_model
 from lexalcm.recipes.resume import refuse_other_world
 from lexalcm.recipes.task import LcmTrainTask
 from lexalcm.recipes.validation import create_validation
@@ -66,18 +72,33 @@ class LcmTrainRecipe(Recipe):
 
     def _set_normalizer(self, context: RecipeContext, model: TwoTowerModel) -> None:
         section = context.get_config_as(LcmTrainConfig).normalizer
-        if section.path is not None:
-            center, scale, _ = load_normalizer_file(Path(section.path), model.concept_dim)
-            log.info("Normalizing with {}.", section.path)
-        elif section.name is not None:
-            center, scale = normalizer_of_card(section.name, model.concept_dim)
-            log.info("Normalizing with the card {}.", section.name)
-        elif section.fit is not None:
-            center, scale = fit_for_run(context, self._open_dataset(context), model.concept_dim)
-        else:
+        if section.identity:
+            if model.normalizer_config.clip_proba is not None:
+                raise ConfigError(
+                    "`normalizer.identity` leaves the bounds unset that the model clips to. Name or fit its statistics."
+                )
             log.info("Not normalizing, as `normalizer.identity` asks.")
             return
-        model.set_normalizer(center=center, scale=scale)
+        name = section.name if section.name is not None else model.normalizer_name
+        if section.path is not None:
+            statistics, _ = read_normalizer_file(Path(section.path), model.concept_dim)
+            log.info("Normalizing with {}.", section.path)
+        elif section.fit is not None:
+            wanted = model.normalizer_config
+            statistics = fit_statistics_for_run(
+                context,
+                self._open_dataset(context),
+                model.concept_dim,
+                with_fft=wanted.with_fft,
+                clip_proba=wanted.clip_proba,
+            )
+        elif name is not None:
+            statistics = statistics_of_card(name, model.concept_dim)
+            log.info("Normalizing with the card {}.", name)
+        else:
+            raise no_normalizer()
+        check_statistics(statistics, model.normalizer_config)
+        model.set_normalizer(**statistics.tensors())
 
     def _open_dataset(self, context: RecipeContext) -> ConceptParquetDataset:
         if self._dataset is None:
@@ -95,10 +116,9 @@ class LcmTrainRecipe(Recipe):
         dp_model = context.get_data_parallel_model()
         model = context.get_model_as(TwoTowerModel)
         objective = chosen.create()
-        if objective.needs_padded_batches and config.dataset.reading.pack:
-            raise ConfigError("`objective` needs padded batches: set `dataset.reading.pack: false`.")
         dataset = self._open_dataset(context)
-        reading = replace(config.dataset.reading, hold_out_every=config.dataset.hold_out_every)
+        reading = reading_for_model(config.dataset.reading, model, dataset)
+        reading = replace(reading, hold_out_every=config.dataset.hold_out_every)
         reader = dataset.create_reader(
             config.dataset.train_split,
             dry_run_reading(reading, gangs.device) if self._dry_run else reading,
@@ -124,6 +144,7 @@ class LcmTrainRecipe(Recipe):
             ema,
             sampler=sampler.create(),
             max_documents=dry_run_documents(most, gangs.device) if self._dry_run else most,
+            reading=reading,
         )
         if self._dry_run:
             return DryRun(

@@ -24,6 +24,9 @@ name: house_data
 dataset_family: concept_parquet
 dataset_config: {path: /data/house}
 ---
+name: data_as_meta_writes_it
+parquet_path: {s3: /data/theirs}
+---
 name: house_choir
 choir_family: voices
 ---
@@ -60,6 +63,7 @@ def test_cards_of_every_kind_are_listed_under_it(tmp_path: Path) -> None:
         "house_model": "model",
         "house_normalizer": "normalizer",
         "house_data": "dataset",
+        "data_as_meta_writes_it": "dataset",
         "house_choir": "choir",
         "pre1_400m": "model",
         "pre1_objective": "objective",

@@ -5,6 +5,7 @@ Vectors tell where they stand: component 0 is the document, component 1 the sent
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,28 @@ def walk(reader: ConceptReader, count: int) -> list[Any]:
             reader.reset()
             taken.append("end of epoch")
     return taken
+
+
+def saved(reader: ConceptReader) -> dict[str, Any]:
+    """What comes back from a checkpoint: plain values, none of them shared with the reader."""
+    return json.loads(json.dumps(reader.state_dict()))
+
+
+def record(reader: ConceptReader, count: int) -> tuple[list[Any], list[list[dict[str, Any]]]]:
+    """Steps of a trainer, and the states that a checkpoint before each may hold."""
+    taken: list[Any] = []
+    states = [[saved(reader)]]
+    while len(taken) < count:
+        try:
+            taken.append(names(next(reader)))
+            states.append([saved(reader)])
+        except StopIteration:
+            at_end = saved(reader)
+            reader.reset()
+            taken.append("end of epoch")
+            states[-1].append(at_end)
+            states.append([saved(reader)])
+    return taken, states
 
 
 def on_ranks(world_size: int, run: Callable[[int, Callable[[bool], bool]], R]) -> list[R]:

@@ -110,3 +110,46 @@ def test_an_affix_that_float16_cannot_hold_is_an_error() -> None:
     piece = Piece(np.ones((2, 3), np.float16), np.zeros(1, np.int64), np.asarray([2]), whole, whole)
     with pytest.raises(DataError, match="float32"):
         collate([piece], affixes=Affixes(suffix=np.full(3, 1e6, np.float32)), dtype="float16")
+
+
+@pytest.mark.parametrize("pack", [True, False])
+@pytest.mark.parametrize("least", [0, 1, 2, 9])
+def test_a_target_has_so_many_concepts_before_it(pack: bool, least: int) -> None:
+    batch = collate_documents(documents(), pack=pack, min_context_len=least)
+    expected = [position >= least for n in (3, 1, 5) for position in range(n)]
+    assert batch.target_mask[batch.layout.real].tolist() == expected
+    assert batch.num_targets == batch.num_step_targets == sum(expected)
+
+
+def test_a_prefix_counts_as_context_and_is_never_a_target() -> None:
+    whole = np.ones(2, bool)
+    piece = Piece(np.ones((3, 2), np.float32), np.asarray([0, 2]), np.asarray([2, 1]), whole, whole)
+    affixes = Affixes(prefix=np.zeros(2, np.float32))
+    for least, mask in ((1, [False, True, True, False, True]), (2, [False, False, True, False, False])):
+        assert collate([piece], affixes=affixes, min_context_len=least).target_mask.tolist() == mask
+
+
+def test_a_source_is_context_and_its_target_is_not() -> None:
+    batch = collate_documents(documents(), source_lengths=[2, 0, 4])
+    assert batch.target_mask.tolist() == [False, False, True, True, *[False] * 4, True]
+    assert batch.layout.source_lengths == (2, 0, 4) and batch.num_targets == 3
+    assert np.array_equal(batch.concepts.numpy(), np.concatenate(documents()))
+    assert collate_documents(documents(), source_lengths=[2, 0, 4], min_context_len=3).num_targets == 2
+
+
+def test_padded_batches_have_no_sources() -> None:
+    with pytest.raises(ValueError, match="must be packed"):
+        collate_documents(documents(), source_lengths=[2, 0, 4], pack=False)
+
+
+def test_pieces_with_sources_are_gathered_in_order_with_their_affixes() -> None:
+    values = [np.arange(40, dtype=t).reshape(20, 2) for t in (np.float16, np.float64)]
+    whole = np.ones(2, bool)
+    sources = np.asarray([3, 0])
+    pieces = [Piece(v, np.asarray([15, 2]), np.asarray([5, 3]), whole, whole, sources) for v in values]
+    marks = [np.full(2, -value, np.float32) for value in (1, 2, 3)]
+    batch = collate(pieces, affixes=Affixes(*marks))
+    one = [-1, 30, 32, 34, -2, 36, 38, -3, -1, -2, 4, 6, 8, -3]
+    assert batch.concepts[:, 0].tolist() == one * 2
+    assert batch.layout.lengths == (8, 6) * 2 and batch.layout.source_lengths == (5, 2) * 2
+    assert batch.target_mask.tolist() == ([False] * 5 + [True] * 3 + [False] * 2 + [True] * 4) * 2

@@ -175,3 +175,90 @@ def test_a_filter_leaves_other_documents_under_their_own_rows(tmp_path: Path) ->
         assert (batch.concepts[:, 0].numpy() == np.repeat(batch.ids.row, batch.layout.lengths) + 1).all()
         rows += batch.ids.row.tolist()
     assert sorted(rows) == [1, 3, 5]
+
+
+def condition(column: str, operator: str, value: Any = None, **fields: Any) -> FilterConfig:
+    return FilterConfig(column=column, operator=operator, value=value, **fields)
+
+
+JA, FEW = condition("lang", "==", "ja"), condition("score", "<", 3)
+
+
+@pytest.mark.parametrize(
+    "group, rows",
+    [
+        # lang: en ja null en de ja; score: 1 2 3 null 5 6
+        (FilterConfig(all_of=[JA, FEW]), [1]),
+        (FilterConfig(any_of=[JA, FEW]), [0, 1, 5]),
+        (FilterConfig(none_of=[JA]), [0, 3, 4]),
+        (FilterConfig(none_of=[JA, FEW]), [4]),
+        # A null is neither: what the other side decides is decided.
+        (FilterConfig(any_of=[FEW, condition("lang", "is null")]), [0, 1, 2]),
+        (FilterConfig(none_of=[FilterConfig(all_of=[JA, condition("score", ">", 2)])]), [0, 1, 3, 4]),
+        (FilterConfig(none_of=[FilterConfig(none_of=[JA])]), [1, 5]),
+        (FilterConfig(none_of=[condition("lang", "in", ["ja"])]), [0, 3, 4]),
+        (FilterConfig(none_of=[condition("lang", "not in", ["ja"])]), [1, 5]),
+    ],
+)
+def test_groups_decide_by_kleenes_logic(folder: Path, group: FilterConfig, rows: list[int]) -> None:
+    assert [d.row for d in open_dataset(folder, filters=[group]).documents()] == rows
+
+
+def test_lengths_of_lists_are_compared(folder: Path) -> None:
+    # LENGTHS are 3, 2, 4, 1, 5, 2.
+    for column in ("text_sentences", "text_sentences_sonar_emb"):
+        many = [condition(column, ">", 2, function="length")]
+        assert [d.row for d in open_dataset(folder, filters=many).documents()] == [0, 2, 4]
+    two = [condition("text_sentences", "in", [2, 1], function="length")]
+    assert [d.row for d in open_dataset(folder, filters=two).documents()] == [1, 3, 5]
+
+
+def test_a_length_that_is_none_is_an_error(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="filter on `score`: 2 cannot be compared with the length of double"):
+        list(open_dataset(folder, filters=[condition("score", ">", 2, function="length")]).documents())
+    folder = write_table(tmp_path / "e" / "lang=en", pa.array(nested(), fixed(pa.float32())))
+    with pytest.raises(DataError, match="length of `lang`, which is a partition's text"):
+        open_dataset(folder.parent, filters=[condition("lang", ">", 2, function="length")])
+
+
+def test_a_group_of_partitions_alone_decides_whole_files_and_a_mixed_one_their_rows(tmp_path: Path) -> None:
+    for lang in ("en", "ja", "de"):
+        write_table(tmp_path / f"lang={lang}", pa.array(nested(), fixed(pa.float32())), score=[1, 2, 3, None, 5, 6])
+    some = FilterConfig(any_of=[condition("lang", "==", "en"), condition("lang", "==", "de")])
+    (source,) = open_dataset(tmp_path, filters=[some]).files(None)
+    assert [f.partitions["lang"] for f in source.files] == ["de", "en"]
+    mixed = FilterConfig(any_of=[condition("lang", "==", "en"), condition("score", ">", 5)])
+    found = [(d.id.split("=")[1][:2], d.row) for d in open_dataset(tmp_path, filters=[some, mixed]).documents()]
+    assert found == [("de", 5), *(("en", row) for row in range(6))]
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"column": "lang", "value": 1, "function": "lenght"}, 'Did you mean "length"'),
+        ({"column": "lang", "any_of": [JA]}, "`any_of` stands alone"),
+        ({"any_of": [JA], "none_of": [JA]}, "stands alone"),
+        ({"any_of": [{"column": "lang", "value": "ja"}]}, "`any_of` must be a list of filters"),
+        ({"all_of": [FilterConfig(column="lang", operator="=")]}, "not a known operator"),
+        ({}, "name of a column"),
+    ],
+)
+def test_a_group_that_means_nothing_is_refused(folder: Path, fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        open_dataset(folder, filters=[FilterConfig(**fields)])
+
+
+def test_an_unknown_column_inside_a_group_is_an_error_with_the_near_match(folder: Path) -> None:
+    with pytest.raises(DataError, match=r'no column `langs`.*Did you mean "lang"'):
+        open_dataset(folder, filters=[FilterConfig(none_of=[JA, condition("langs", "==", "en")])])
+
+
+def test_groups_are_plain_data_that_fairseq2_structures() -> None:
+    from fairseq2.runtime.dependency import get_dependency_resolver
+    from fairseq2.utils.structured import ValueConverter
+
+    converter = get_dependency_resolver().resolve(ValueConverter)
+    config = FilterConfig(none_of=[FilterConfig(any_of=[JA, condition("words", ">", 2, function="length")])])
+    assert converter.structure(converter.unstructure(config), FilterConfig) == config
+    given = {"any_of": [{"column": "lang", "value": "ja"}, {"none_of": [{"column": "score", "value": 2}]}]}
+    assert converter.structure(given, FilterConfig).describe() == "any_of (lang == 'ja', none_of (score == 2))"

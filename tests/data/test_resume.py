@@ -17,7 +17,7 @@ from lexalcm.data.reader import ConceptReader
 from lexalcm.data.sources import ConceptParquetConfig, SourceConfig
 from lexalcm.data.write import NewDocument, write_documents
 from lexalcm.errors import DataError
-from tests.data.readers import LENGTHS, names, on_ranks, reading, walk, write
+from tests.data.readers import LENGTHS, names, on_ranks, reading, record, saved, walk, write
 
 
 def plain(folder: Path) -> ConceptParquetDataset:
@@ -32,28 +32,6 @@ def weighted(folder: Path) -> ConceptParquetDataset:
         write(folder / name, [4, 20, 1, 7, 3] * (count // 5) + [4] * (count % 5))
         sources.append(SourceConfig(path=str(folder / name), weight=weight))
     return ConceptParquetDataset(ConceptParquetConfig(sources=sources))
-
-
-def saved(reader: ConceptReader) -> dict[str, Any]:
-    """What comes back from a checkpoint: plain values, none of them shared with the reader."""
-    return json.loads(json.dumps(reader.state_dict()))
-
-
-def record(reader: ConceptReader, count: int) -> tuple[list[Any], list[list[dict[str, Any]]]]:
-    """Steps of a trainer, and the states that a checkpoint before each may hold."""
-    taken: list[Any] = []
-    states = [[saved(reader)]]
-    while len(taken) < count:
-        try:
-            taken.append(names(next(reader)))
-            states.append([saved(reader)])
-        except StopIteration:
-            at_end = saved(reader)
-            reader.reset()
-            taken.append("end of epoch")
-            states[-1].append(at_end)
-            states.append([saved(reader)])
-    return taken, states
 
 
 @pytest.mark.parametrize("make", [plain, weighted])

@@ -45,6 +45,8 @@ def test_a_dataset_that_cannot_be_is_refused(fields: dict[str, Any], message: st
         ({"concepts_per_batch": 64}, "must be at least `max_seq_len`"),
         ({"min_document_len": 5, "max_document_len": 4}, "`dataset.reading.max_document_len`"),
         ({"prefix": "start"}, "`dataset.reading.special_concepts`"),
+        ({"target_suffix": "end"}, "`dataset.reading.special_concepts` must name the file that holds `target_suffix`"),
+        ({"min_context_len": -1}, "`dataset.reading.min_context_len` must be an integer of at least 0"),
         ({"dtype": "__import__('os')"}, "`dataset.reading.dtype` must be float32 or float16"),
     ],
 )

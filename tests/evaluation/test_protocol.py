@@ -118,3 +118,16 @@ def test_figures_equal_the_reference_evaluator(reference: ModuleType, noise: flo
     assert set(ours) == set(theirs)
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, abs=1e-12), name
+
+
+def test_positions_in_a_source_do_not_count_and_remain_candidates_and_history() -> None:
+    docs = documents([6, 5, 4])
+    predicted = noisy_truth(docs, 0.8)
+    whole, answers = retrieval_figures(predicted, docs), retrieval_figures(predicted, docs, [3, 0, 4])
+    assert (answers.positions, answers.candidates_mean) == (3 + 4 + 0, whole.candidates_mean)
+    # The same ranks as before, of fewer positions.
+    spoilt = [p.copy() for p in predicted]
+    spoilt[0][:2], spoilt[2][:] = 0.0, 0.0
+    assert retrieval_figures(spoilt, docs, [3, 0, 4]) == answers
+    ends = [np.concatenate([np.zeros((2, 12)), predicted[0][2:]]), predicted[1], np.zeros((3, 12))]
+    assert retrieval_figures(ends, docs).acc_at_1 <= whole.acc_at_1

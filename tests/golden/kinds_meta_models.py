@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from cards_of_cases import load_case_model, write_normalizer_card
+from fairseq2.models import ModelFamily
+from fairseq2.runtime.dependency import get_dependency_resolver
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
@@ -17,6 +21,10 @@ from lexalcm import load_model
 from lexalcm.data.batch import ConceptBatch
 from lexalcm.diffusion.objective import Draw, LossTerms, Objective, ObjectiveConfig
 from lexalcm.layout import DocumentLayout
+from lexalcm.models.base_lcm.config import BASE_FAMILY
+from lexalcm.models.base_lcm.factory import create_base_model
+from lexalcm.models.normalizer.config import NormalizerConfig
+from lexalcm.models.two_tower.factory import create_two_tower_model
 from lexalcm.models.two_tower.model import TwoTowerContext, TwoTowerDiffusionLCM
 from lexalcm.training.train_unit import predict_drawn
 
@@ -242,20 +250,19 @@ def check_train_steps(folder: Path, case: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def check_trainer_checkpoint(folder: Path, case: dict[str, Any], work: Path) -> None:
-    """Both cards that the trainer wrote, with paths as a moved run has them."""
+def check_trainer_checkpoint(folder: Path, case: dict[str, Any]) -> None:
+    """Both cards that the trainer wrote, and its folder, moved since: the paths in its cards lead nowhere."""
     io = load_file(folder / "io.safetensors")
-    cards = sorted((folder / "run").rglob("model_card.yaml"))
-    assert cards
-    for number, card in enumerate(cards):
-        place = work / str(number)
-        place.mkdir()
-        text = card.read_text(encoding="utf-8").replace("/RUN_DIR", str((folder / "run").resolve()))
-        (place / "model_card.yaml").write_text(text)
-        write_normalizer_card(folder, place)
-        name = yaml.safe_load(text)["name"]
-        model = load_model(place / "model_card.yaml")
-        assert isinstance(model, TwoTowerDiffusionLCM), name
+    with TemporaryDirectory() as place:
+        run = Path(place) / "moved"
+        copytree(folder / "run", run)
+        cards = sorted(run.rglob("model_card.yaml"))
+        assert cards
+        for card in cards:
+            write_normalizer_card(folder, card.parent)
+        models = [load_model(source) for source in (run, *cards)]
+    for model in models:
+        assert isinstance(model, TwoTowerDiffusionLCM)
         seqs = io["in.seqs"]
         layout = DocumentLayout([seqs.size(1)] * len(seqs), packed=False)
         context = model.encode(seqs, layout)
@@ -264,6 +271,23 @@ def check_trainer_checkpoint(folder: Path, case: dict[str, Any], work: Path) -> 
         for row, timestep in enumerate(io["in.timesteps"].flatten().tolist()):
             found = model.predict_step(io["in.noisy_seqs"], timestep, cache)
             close(found[row], io["out.denoised"][row])
+
+
+def check_param_counts(counts: dict[str, Any]) -> None:
+    """Each arch at full size: its configuration, names, shapes and number of parameters."""
+    for arch, expected in counts["archs"].items():
+        family = get_dependency_resolver().resolve(ModelFamily, key=expected["family"])
+        config = family.maybe_get_arch_config(arch)
+        assert config is not None, arch
+        ours = asdict(config)
+        assert {name: ours[name] for name in expected["config"]} == expected["config"]
+        if ours["sonar_normalizer_name"] is not None:
+            config.normalizer = NormalizerConfig(dim=ours["sonar_embed_dim"])
+        with torch.device("meta"):
+            model = create_base_model(config) if expected["family"] == BASE_FAMILY else create_two_tower_model(config)
+        state = {name: list(value.shape) for name, value in model.state_dict().items()}
+        assert state == expected.get("state_dict", state) and len(state) == expected["num_state_dict_keys"]
+        assert sum(p.numel() for p in model.parameters()) == expected["trainable_parameters"]
 
 
 KINDS = {
