@@ -9,33 +9,39 @@ from typing import Any
 from fairseq2.assets import AssetCard
 from fairseq2.runtime.dependency import DependencyResolver
 
-from lexalcm.checkpoints.resolve import cards_in_file
+from lexalcm.checkpoints.card_file import card_beside
+from lexalcm.checkpoints.described import card_place, describe_model
 from lexalcm.errors import CardError
-from lexalcm.models.normalizer.lookup import normalizer_config_of, resolve_normalizer_config
+from lexalcm.models.normalizer.config import NormalizerConfig
+from lexalcm.models.normalizer.lookup import with_normalizer_of_card
 
 
 def with_normalizer(resolver: DependencyResolver, card: AssetCard, config: Any) -> Any:
-    """Completes a configuration that names its normalizer: cards beside the model's come first, then the asset store.
+    """Completes a configuration that names its normalizer.
+
+    Cards beside the model's come first, then those of its run when it is the card of a step, then the asset store.
 
     :raises CardError: There is no such normalizer.
     """
     name = getattr(config, "sonar_normalizer_name", None)
     if name is None or config.normalizer is not None:
         return config
+    for folder in _folders(card):
+        beside = card_beside(folder, name)
+        if beside is None:
+            continue
+        found = describe_model(beside, resolver).config
+        if not isinstance(found, NormalizerConfig):
+            raise CardError(f"{card_place(card)}: `sonar_normalizer_name`: {card_place(beside)} is not a normalizer's.")
+        return replace(config, normalizer=found)
+    try:
+        return with_normalizer_of_card(resolver, config)
+    except CardError as ex:
+        raise CardError(f"{card_place(card)}: {ex}") from ex
+
+
+def _folders(card: AssetCard) -> list[Path]:
     folder = card.metadata.get("__base_path__")
-    beside = _card_beside(folder, name) if isinstance(folder, Path) else None
-    if beside is not None:
-        return replace(config, normalizer=normalizer_config_of(resolver, beside))
-    return replace(config, normalizer=resolve_normalizer_config(resolver, name))
-
-
-def _card_beside(folder: Path, name: str) -> AssetCard | None:
-    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-        try:
-            cards = cards_in_file(file)
-        except CardError:
-            continue  # any other file: this folder is not one of cards alone
-        for card in cards:
-            if card.name == name:
-                return card
-    return None
+    if not isinstance(folder, Path):
+        return []
+    return [folder, folder.parent.parent] if folder.name.startswith("step_") else [folder]

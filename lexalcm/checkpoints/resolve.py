@@ -1,110 +1,131 @@
-"""What is at this name or path: a registered card, a card file, or the folder of a training run."""
+"""What is at this name or path: a registered card, a card file, or a folder with a model in it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fairseq2.assets import AssetCard, AssetStore
+from fairseq2.logging import log
 from fairseq2.runtime.dependency import get_dependency_resolver
 
-from lexalcm.errors import CardError, CheckpointError, unknown_name
-from lexalcm.yaml_text import parse_yaml
+from lexalcm.checkpoints.card_file import cards_in_file
+from lexalcm.checkpoints.locate import TORCH_FILE, WEIGHT_SUFFIXES, refuse_shards
+from lexalcm.checkpoints.published_folder import is_published_folder, read_published_folder
+from lexalcm.errors import CardError, CheckpointError, near_match
 
 MODEL_FOLDER: Final = "model"
 """Where a run keeps its ready-to-use model: nothing but cards and weights, so that it can be an asset folder too."""
 
 CARD_FILE: Final = "card.yaml"
 
+META_CARD_FILE: Final = "model_card.yaml"
+"""What Meta's trainer calls its cards."""
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """What a folder holds."""
+
+    what: str
+    """In words."""
+
+    cards: list[AssetCard]
+    """The first is what the folder means."""
+
+    notes: tuple[str, ...] = ()
+    """What a user should know before using it."""
+
 
 def resolve_card(source: str | Path, *, store: AssetStore | None = None) -> AssetCard:
     """Finds the card that ``source`` means.
 
-    :param source: A card's name; a card file, whose first card is meant; or a run's folder, which means its model, or
-        while it is still training its newest checkpoint.
+    :param source: A card's name; a card file, whose first card is meant; or a folder, see :func:`find_in_folder`.
+    :param store: By default that of this process.
     :raises CardError: Nothing of the kind is there.
+    :raises CheckpointError: The folder holds no model.
     """
     path = Path(source)
     if path.is_dir():
-        return _card_of_folder(path)
+        found = find_in_folder(path)
+        for note in found.notes:
+            log.warning("{}: {}", path, note)
+        return found.cards[0]
     if path.is_file():
-        return cards_in_file(path)[0]
+        if path.suffix in WEIGHT_SUFFIXES:
+            raise CardError(
+                f"{path} holds weights, which do not say of what model. Name its folder, or a card that has it as its "
+                f"`checkpoint`."
+            )
+        return cards_in_file(path, store=store)[0]
     name = str(source)
-    if path.suffix in (".yaml", ".yml") or "/" in name:
+    if path.suffix in (".yaml", ".yml", *WEIGHT_SUFFIXES) or "/" in name:
         raise CardError(
-            f"`{name}` is neither a card file nor a folder of a run: nothing is there.\nLooked at {path.resolve()}."
+            f"`{name}` is neither a card file nor a folder with a model: nothing is there.\nLooked at {path.resolve()}."
         )
     store = store if store is not None else get_dependency_resolver().resolve(AssetStore)
     card = store.maybe_retrieve_card(name)
     if card is None:
-        known = sorted({n.split("@")[0] for n in store.asset_names})
+        hint = near_match(name, {n.split("@")[0] for n in store.asset_names})
         raise CardError(
-            unknown_name("card, card file or run folder", name, known)
-            + "\n`fairseq2 lcm assets list` shows the cards; folders of your own are named in FAIRSEQ2_ASSET_DIR."
+            f'"{name}" is not a known card, card file or folder.{hint}\n'
+            f"`fairseq2 lcm assets list` shows the cards; folders of your own are named in FAIRSEQ2_ASSET_DIR."
         )
     return card
 
 
-def cards_in_file(file: Path) -> list[AssetCard]:
-    """Reads the cards of a YAML file, apart from any asset store.
+def find_in_folder(folder: Path) -> FoundModel:
+    """Tells what model a folder holds.
 
-    Relative paths of checkpoints are taken from the file's own folder. Directives such as ``${env:HOME}`` are refused.
+    It may be a finished run or an export, a run that is still training, a run or a step of Meta's trainer, or
+    LexaLCM-Pre1 as it was published.
 
-    :raises CardError: Not YAML, or not a mapping with a name.
+    :raises CheckpointError: None of these, or its weights cannot be used.
     """
-    try:
-        documents = parse_yaml(file.read_text(encoding="utf-8"))
-    except ValueError as ex:
-        raise CardError(f"{file} is not a card: it is not valid YAML ({ex}).") from None
-    if not documents:
-        raise CardError(f"{file} holds no card: it is empty.")
-    cards = []
-    for number, document in enumerate(documents, start=1):
-        if not isinstance(document, dict) or not isinstance(document.get("name"), str):
-            raise CardError(
-                f"{file}: card {number} must be a mapping with a `name`, but is {type(document).__name__}"
-                f"{'' if not isinstance(document, dict) else ' without one'}."
-            )
-        _refuse_directives(document, file)
-        name = document.pop("name").split("@")[0]
-        base = document.pop("base", None)
-        base_card = (
-            None if base is None else get_dependency_resolver().resolve(AssetStore).maybe_retrieve_card(str(base))
-        )
-        if base is not None and base_card is None:
-            raise CardError(f"{file}: `base` of card {name} names {base}, which is not a known card.")
-        checkpoint = document.get("checkpoint")
-        if isinstance(checkpoint, str) and "://" not in checkpoint:
-            document["checkpoint"] = str((file.parent / checkpoint).resolve())
-        metadata = {**document, "__base_path__": file.parent.resolve(), "__source__": f"path:{file}"}
-        cards.append(AssetCard(name, metadata, base_card))
-    return cards
-
-
-def _refuse_directives(value: object, file: Path) -> None:
-    if isinstance(value, dict):
-        for item in value.values():
-            _refuse_directives(item, file)
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_directives(item, file)
-    elif isinstance(value, str) and "${" in value:
-        raise CardError(f"{file}: `{value}` would substitute something of this machine. Write the value itself.")
-
-
-def _card_of_folder(folder: Path) -> AssetCard:
     for candidate in (folder / MODEL_FOLDER / CARD_FILE, folder / CARD_FILE):
         if candidate.is_file():
-            return cards_in_file(candidate)[0]
+            return FoundModel("a model of lexalcm", cards_in_file(candidate))
+    if is_published_folder(folder):
+        published = read_published_folder(folder)
+        return FoundModel(published.what, published.cards, published.notes)
     checkpoints = folder if (folder / "model.yaml").is_file() else folder / "checkpoints"
     steps = saved_steps(checkpoints)
-    if not (checkpoints / "model.yaml").is_file() or not steps:
-        raise CheckpointError(
-            f"{folder} holds no model: neither {MODEL_FOLDER}/{CARD_FILE}, as a finished run has, nor checkpoints/step_N."
-        )
+    if steps and (checkpoints / "model.yaml").is_file():
+        return FoundModel(f"a training run of lexalcm, step {steps[-1]}", [_card_of_step(checkpoints, steps[-1])])
+    return _find_of_meta(folder)
+
+
+def _card_of_step(checkpoints: Path, step: int) -> AssetCard:
     card = cards_in_file(checkpoints / "model.yaml")[0]
-    metadata = {**card.metadata, "checkpoint": str((checkpoints / f"step_{steps[-1]}" / "model").resolve())}
-    return AssetCard(f"{folder.name}_step_{steps[-1]}", metadata)
+    metadata = {**card.metadata, "checkpoint": str((checkpoints / f"step_{step}" / "model").resolve())}
+    run = checkpoints.resolve().parent if checkpoints.name == "checkpoints" else checkpoints.resolve()
+    return AssetCard(f"{run.name}_step_{step}", metadata)
+
+
+def _find_of_meta(folder: Path) -> FoundModel:
+    """A run of Meta's trainer, its ``checkpoints``, or one step."""
+    if (folder / META_CARD_FILE).is_file():
+        return FoundModel("a checkpoint of Meta's trainer", cards_in_file(folder / META_CARD_FILE))
+    refuse_shards(folder)
+    checkpoints = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
+    steps = saved_steps(checkpoints)
+    for step in reversed(steps):
+        card = checkpoints / f"step_{step}" / META_CARD_FILE
+        if card.is_file():
+            if step != steps[-1]:
+                log.info("{}: step {} is the newest with a model; step {} has none.", folder, step, steps[-1])
+            return FoundModel(f"a checkpoint of Meta's trainer, step {step}", cards_in_file(card))
+    if steps:
+        refuse_shards(checkpoints / f"step_{steps[-1]}")
+    if (folder / TORCH_FILE).is_file():
+        raise CheckpointError(
+            f"{folder} holds {TORCH_FILE}, but no {META_CARD_FILE} that says what model it is. Write one."
+        )
+    raise CheckpointError(
+        f"{folder} holds no model: neither {MODEL_FOLDER}/{CARD_FILE}, as a finished run has, nor checkpoints/step_N, "
+        f"nor {META_CARD_FILE} of Meta's trainer, nor config.json with model.safetensors of LexaLCM-Pre1."
+    )
 
 
 def saved_scores(checkpoints: Path) -> list[tuple[float, int]]:

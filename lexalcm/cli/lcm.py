@@ -11,6 +11,8 @@ GROUP = Group(
         "evaluate": Command("lexalcm.cli.evaluate", "measure a model on a dataset, beside simple baselines"),
         "fit-normalizer": Command("lexalcm.cli.fit_normalizer", "fit center and scale to a dataset's embeddings"),
         "demo-data": Command("lexalcm.cli.demo_data", "write a small bilingual corpus to try things on"),
+        "import": Command("lexalcm.cli.import_model", "write a card for weights of Meta's trainer, LexaLCM or lexalcm"),
+        "export": Command("lexalcm.cli.export", "write a model as safetensors, for Meta's trainer or as LexaLCM-Pre1"),
         "assets": Command("lexalcm.cli.assets", "list and show cards of every kind"),
         "quickstart": Command("lexalcm.cli.quickstart", "make demo data, train on it, and show what was learned"),
     },

@@ -221,7 +221,7 @@ class ConceptParquetDataset:
             raise DataError(
                 f"The dataset's concepts have {self.concept_dim} dimensions, but the model's `concept_dim` is "
                 f"{concept_dim}.\n"
-                f"Set --config model.config_overrides.concept_dim={self.concept_dim}"
+                f"Set --config model.config_overrides.concept_dim={self.concept_dim} (`sonar_embed_dim` in Meta's families)."
             )
         sources = self.files(split)
         for source in sources:

@@ -113,8 +113,9 @@ def _merge(base: dict[str, Any], update: Mapping[str, Any]) -> None:
 def _take_card(host: RecipeHost, store: AssetStore, model: dict[str, Any]) -> None:
     """Puts what a card describes in the place of its name, under the recipe's own fields.
 
-    fairseq2 takes every named model for a trained one, knows no cards and folders by path, and looks for the relative path
-    of a base card in the wrong folder. Weights that must be fetched are left to it: it fetches them once for all ranks.
+    fairseq2 takes every named model for a trained one, knows no cards and folders by path, and looks for the relative
+    path of a base card in the wrong folder. Weights that must be fetched are left to it: it fetches them once for all
+    ranks.
     """
     card = resolve_card(model["name"], store=store)
     described = describe_model(card, host.resolver)

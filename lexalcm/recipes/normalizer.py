@@ -69,7 +69,7 @@ def fit_statistics_for_run(
     if len(result.center) != concept_dim:
         raise CheckpointError(
             f"The dataset's concepts have {len(result.center)} dimensions, but the model's `concept_dim` is {concept_dim}.\n"
-            f"Set --config model.config_overrides.concept_dim={len(result.center)}"
+            f"Set --config model.config_overrides.concept_dim={len(result.center)} (`sonar_embed_dim` in Meta's families)."
         )
     file = context.output_dir / "normalizer.safetensors"
     facts = {"method": result.method, "num_concepts": result.num_concepts, "dead_dims": list(result.dead_dims)}

@@ -12,6 +12,7 @@ from torch import Tensor
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.errors import CheckpointError
 from lexalcm.models.pre1.config import Pre1Config
+from lexalcm.models.unwrap import unwrap_state_dict
 
 _SCHEDULE_KEY: Final = "alpha_bar_schedule"
 
@@ -56,6 +57,7 @@ _DENOISER_NORMS: Final = [
     for n, ours in enumerate(("self_attn", "cross_attn", "ffn"))
 ]
 _OWN_BUFFERS: Final = ("normalizer.center", "normalizer.scale")
+_MOST_LISTED: Final = 8
 
 
 def _renamed(config: Pre1Config) -> list[tuple[str, str]]:
@@ -90,54 +92,94 @@ def is_published(keys: Iterable[str]) -> bool:
 def from_published(state_dict: Mapping[str, Tensor], config: Pre1Config) -> dict[str, Tensor]:
     """Renames a published state dict to ours; the normalizer, which it lacks, becomes the identity.
 
+    Our exports of a model that normalizes add its statistics under our names: the published layout has no place for
+    them.
+
     :raises CheckpointError: A key is missing or unexpected, or ``alpha_bar_schedule`` is not the cosine schedule.
     """
+    _check_revision(state_dict, config)
     renamed, joined = _renamed(config), _joined(config)
-    _check_keys(
-        state_dict, [theirs for _, theirs in renamed] + [theirs for _, theirs in joined], optional={_SCHEDULE_KEY}
-    )
+    wanted = [theirs for _, theirs in renamed] + [theirs for _, theirs in joined]
+    if any(name in state_dict for name in _OWN_BUFFERS):
+        wanted += _OWN_BUFFERS
+    check_keys(state_dict, wanted, optional={_SCHEDULE_KEY})
     if _SCHEDULE_KEY in state_dict:
         _check_schedule(state_dict[_SCHEDULE_KEY])
     out = {ours: state_dict[theirs] for ours, theirs in renamed}
     for (gate, inner), theirs in joined:
         out[gate], out[inner] = state_dict[theirs].chunk(2, dim=0)
-    out["normalizer.center"] = torch.zeros(config.concept_dim)
-    out["normalizer.scale"] = torch.ones(config.concept_dim)
+    identity = (torch.zeros(config.concept_dim), torch.ones(config.concept_dim))
+    for name, value in zip(_OWN_BUFFERS, identity):
+        out[name] = state_dict.get(name, value)
     return out
 
 
 def to_published(state_dict: Mapping[str, Tensor], config: Pre1Config) -> dict[str, Tensor]:
     """Renames our state dict to the published layout, ``alpha_bar_schedule`` included.
 
+    Statistics of a normalizer that is not the identity keep our names.
+
     :raises CheckpointError: A key is missing or unexpected: the published layout has no place for a linear context
         path.
     """
     renamed, joined = _renamed(config), _joined(config)
     wanted = [ours for ours, _ in renamed] + [name for pair, _ in joined for name in pair]
-    _check_keys(state_dict, wanted, optional=set(_OWN_BUFFERS))
+    check_keys(state_dict, wanted, optional=set(_OWN_BUFFERS))
     out = {theirs: state_dict[ours] for ours, theirs in renamed}
     out.update({theirs: torch.cat([state_dict[gate], state_dict[inner]]) for (gate, inner), theirs in joined})
     out[_SCHEDULE_KEY] = NoiseSchedule(config.schedule).table.float()
+    if normalizes(state_dict):
+        out.update({name: state_dict[name] for name in _OWN_BUFFERS})
     return out
+
+
+def normalizes(state_dict: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict, ours or published, holds statistics of concepts that are not the identity."""
+    center, scale = (state_dict.get(name) for name in _OWN_BUFFERS)
+    return center is not None and scale is not None and bool((center != 0).any() or (scale != 1).any())
+
+
+def split_off_schedule(state_dict: Mapping[str, Tensor], *, num_steps: int) -> dict[str, Tensor]:
+    """Takes ``alpha_bar_schedule`` out, which may be missing.
+
+    :raises CheckpointError: It is not the cosine schedule of ``num_steps`` steps.
+    """
+    schedule = state_dict.get(_SCHEDULE_KEY)
+    if schedule is not None:
+        _check_schedule(schedule)
+        if schedule.numel() != num_steps + 1:
+            raise CheckpointError(
+                f"`{_SCHEDULE_KEY}` has {schedule.numel()} entries, but the configuration's {num_steps} steps need "
+                f"{num_steps + 1}."
+            )
+    return {name: value for name, value in state_dict.items() if name != _SCHEDULE_KEY}
 
 
 def convert_pre1_state_dict(state_dict: dict[str, object], config: Pre1Config) -> dict[str, object]:
     """What fairseq2's loader calls on every checkpoint: ours pass, published ones are renamed, wrappers removed."""
-    inner = state_dict.get("model")
-    if isinstance(inner, dict):
-        state_dict = inner
-    state_dict = {key.removeprefix("module."): value for key, value in state_dict.items()}
-    if is_published(state_dict):
-        return dict(from_published(state_dict, config))
-    return state_dict
+    state = unwrap_state_dict(state_dict)
+    if is_published(state):
+        return dict(from_published(state, config))  # type: ignore[arg-type]
+    return state
 
 
-def _check_keys(state_dict: Mapping[str, Tensor], wanted: list[str], *, optional: set[str]) -> None:
+def _check_revision(state_dict: Mapping[str, Tensor], config: Pre1Config) -> None:
+    has_norms = any(name.startswith("DenoiserTower.") and ".residual_connections." in name for name in state_dict)
+    if has_norms != config.denoiser_norm_weights:
+        found, means = ("final", "true") if has_norms else ("documented", "false")
+        arch = "pre1_400m_final" if has_norms else "pre1_400m"
+        raise CheckpointError(
+            f"The checkpoint is of the published revision `{found}`, which `denoiser_norm_weights: {means}` stands for "
+            f"(arch {arch}), but the configuration says {str(config.denoiser_norm_weights).lower()}."
+        )
+
+
+def check_keys(state_dict: Mapping[str, Tensor], wanted: list[str], *, optional: set[str]) -> None:
     missing = sorted(set(wanted) - set(state_dict))
     unexpected = sorted(set(state_dict) - set(wanted) - optional)
     if missing or unexpected:
         parts = [
-            f"{word} keys ({len(keys)}): {', '.join(keys)}"
+            f"{word} keys ({len(keys)}): {', '.join(keys[:_MOST_LISTED])}{', ...' if len(keys) > _MOST_LISTED else ''}"
             for word, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         ]

@@ -18,7 +18,7 @@ from torch.nn import Module
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.errors import CheckpointError, ConfigError, DataError
 from lexalcm.models.layers.precision import at_least_float32, no_autocast
-from lexalcm.models.pre1.interop import _check_keys, split_off_schedule
+from lexalcm.models.pre1.interop import check_keys, split_off_schedule
 from lexalcm.models.pre1.original_config import OriginalConfig, find_revision, original_config, revision_of
 from lexalcm.models.pre1.original_layers import (
     ContextualizerTower,
@@ -192,7 +192,7 @@ def create_original(
         model = OriginalPre1(original_config(published), revision)
     weights = split_off_schedule(state_dict, num_steps=model.config.num_schedule_steps)
     wanted = model.state_dict()
-    _check_keys(weights, list(wanted), optional=set())
+    check_keys(weights, list(wanted), optional=set())
     _check_shapes(weights, wanted)
     model.load_state_dict(weights, assign=True)
     return model.eval()

@@ -72,3 +72,26 @@ def test_the_loader_takes_ours_published_and_wrapped() -> None:
     assert not is_published(ours)
     for variant in (ours, to_published(ours, config), {"model": {f"module.{k}": v for k, v in ours.items()}}):
         assert convert_pre1_state_dict(dict(variant), config).keys() == ours.keys()
+
+
+def test_statistics_travel_under_our_names_and_only_if_there_are_any() -> None:
+    config = small()
+    model = create_pre1_model(config)
+    assert not any(name.startswith("normalizer") for name in to_published(model.state_dict(), config))
+    model.set_normalizer(center=torch.ones(8), scale=torch.full((8,), 2.0))
+    published = to_published(model.state_dict(), config)
+    back = from_published(published, config)
+    assert all(torch.equal(back[name], value) for name, value in model.state_dict().items())
+    del published["normalizer.scale"]
+    with pytest.raises(CheckpointError, match=r"missing keys \(1\): normalizer\.scale"):
+        from_published(published, config)
+
+
+@pytest.mark.parametrize(("norm_weights", "revision"), [(False, "documented"), (True, "final")])
+def test_the_other_revision_is_named(norm_weights: bool, revision: str) -> None:
+    config = small(denoiser_norm_weights=norm_weights)
+    published = to_published(create_pre1_model(config).state_dict(), config)
+    with pytest.raises(
+        CheckpointError, match=f"`{revision}`, which `denoiser_norm_weights: {str(norm_weights).lower()}`"
+    ):
+        from_published(published, small(denoiser_norm_weights=not norm_weights))
