@@ -21,9 +21,11 @@ from lexalcm.data.sources import CONCEPT_PARQUET
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.normalizer.config import NORMALIZER_FAMILY
 from lexalcm.models.normalizer.model import ConceptNormalizer
+from lexalcm.models.pre1.original import OriginalPre1
 
 _SUFFIX: Final = "_family"
 _HOST_KINDS: Final = ("dataset", "model", "tokenizer")
+_CONCEPT_MODELS: Final = (TwoTowerModel, ConceptNormalizer, OriginalPre1)
 NO_KIND: Final = "other"
 """A card without any family, which others may build on."""
 
@@ -121,7 +123,7 @@ def _kinds_of(card: AssetCard, name: str, resolver: DependencyResolver) -> Itera
 def _holds_concepts(field: str, family: str, resolver: DependencyResolver) -> bool:
     if field == "model":
         model_family = resolver.maybe_resolve(ModelFamily, key=family)
-        return model_family is not None and issubclass(model_family.kls, (TwoTowerModel, ConceptNormalizer))
+        return model_family is not None and issubclass(model_family.kls, _CONCEPT_MODELS)
     if field == "dataset":
         dataset_family = resolver.maybe_resolve(DatasetFamily, key=family)
         return dataset_family is not None and issubclass(dataset_family.kls, ConceptParquetDataset)
