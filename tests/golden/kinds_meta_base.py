@@ -45,12 +45,12 @@ def check_base_loss(folder: Path, case: dict[str, Any]) -> None:
     model = load_base(folder).train()
     for number, entry in enumerate(case["variants"]):
         variant = entry["variant"]
-        batch = _batch(io, supervised=variant["criterion"] == "target_mse", min_context=variant["min_context_size"])
+        batch = _batch(io, supervised=variant["criterion"] == "target_mse", min_context=variant.get("min_context_size", 1))
         assert batch.num_targets == entry["num_target_elements"]
-        error = "root_sum_square" if variant["compute_rmse"] else "sum_square"
+        error = "root_sum_square" if variant.get("compute_rmse", True) else "sum_square"
         model.zero_grad(set_to_none=True)
         _, _, terms = predict_noised(model, model, Regression(RegressionConfig(error=error), model.schedule), batch)
-        loss = terms.loss_sum / (batch.num_targets if variant["reduction"] == "mean" else 1)
+        loss = terms.loss_sum / (batch.num_targets if variant.get("reduction") == "mean" else 1)
         loss.backward()
         close(loss, io[f"out.v{number}.loss"], 1e-4, 1e-5)
         close(loss, torch.tensor(entry["summands"]["reconstruction_loss"][0]), 1e-4, 1e-5)

@@ -153,8 +153,8 @@ def documents_of(io: dict[str, Tensor], prefix: str) -> list[Tensor]:
 def objective_of(model: TwoTowerDiffusionLCM, variant: dict[str, Any]) -> Objective:
     """Ours for a criterion's options. ``reduction`` is the caller's: ours sums, and the trainer divides."""
     config = ObjectiveConfig(
-        error="root_sum_square" if variant["compute_rmse"] else "sum_square",
-        weighting="clamp_snr_meta" if variant["weighting"] == "clamp_snr" else "none",
+        error="root_sum_square" if variant.get("compute_rmse", True) else "sum_square",
+        weighting="clamp_snr_meta" if variant.get("weighting") == "clamp_snr" else "none",
         **{key: variant[key] for key in ("min_gamma", "max_gamma") if key in variant},
     )
     return Objective(config, model.schedule, model.prediction_type, model.output_form)
@@ -169,7 +169,7 @@ def check_loss(folder: Path, case: dict[str, Any], *, finetune: bool = False) ->
         model.zero_grad(set_to_none=True)
         predicted, terms = batch.loss(model, objective_of(model, variant))
         assert batch.batch.num_targets == entry["num_target_elements"]
-        count = entry["num_target_elements"] if variant["reduction"] == "mean" else 1
+        count = entry["num_target_elements"] if variant.get("reduction") == "mean" else 1
         loss = terms.loss_sum / count
         loss.backward()
         close(loss, io[f"out.v{number}.loss"], 1e-5)
@@ -212,7 +212,7 @@ def check_summands(
     if model.prediction_type == "sample":
         # Meta de-normalises noise and velocities too, which means nothing.
         squared = (model.denormalize(predicted) - model.denormalize(clean)).square().sum(-1)
-        raw = (squared + 1e-5).sqrt() if variant["compute_rmse"] else squared
+        raw = (squared + 1e-5).sqrt() if variant.get("compute_rmse", True) else squared
         close(raw.sum() / count, torch.tensor(summands["unnormalized_reconstruction_loss"][0]), 1e-4)
 
 

@@ -9,42 +9,21 @@ from fairseq2.runtime.config_registry import ConfigRegistrar
 from fairseq2.runtime.dependency import DependencyContainer
 
 from lexalcm.errors import ConfigError
-from lexalcm.models.layers.projection import LinearInit
-from lexalcm.models.layers.transformer_config import (
-    ProjectionConfig,
-    TransformerConfig,
-    check_choices,
-    check_probability,
-)
+from lexalcm.models.layers.transformer_config import FrontendConfig, ProjectionConfig, TransformerConfig, check_model
 from lexalcm.models.normalizer.config import NormalizerConfig
 
 BASE_FAMILY: Final = "base_lcm"
 
 
 @dataclass(kw_only=True)
-class BaseFrontendConfig:
+class BaseFrontendConfig(FrontendConfig):
     """The door of concepts into the transformer."""
-
-    dropout_p: float = 0.0
-
-    pre_linear_bias: bool = True
-
-    pre_linear_init_fn: LinearInit = "kaiming_uniform"
 
     scale_embeddings: bool = False
     """Multiply concepts by the root of ``model_dim`` first."""
 
-    weight_normalization: bool = False
-
     embedding_std: float = 0.006
     """Standard deviation of fresh learned positions; that of raw SONAR embeddings."""
-
-    def check(self, where: str) -> None:
-        """:raises ConfigError: A field cannot be honoured."""
-        check_probability(self.dropout_p, f"{where}.dropout_p")
-        check_choices(where, pre_linear_init_fn=(self.pre_linear_init_fn, LinearInit))
-        if not self.embedding_std >= 0.0:
-            raise ConfigError(f"model config: `{where}.embedding_std` must be 0 or more, but is {self.embedding_std}.")
 
 
 @dataclass(kw_only=True)
@@ -80,17 +59,12 @@ class BaseConfig:
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
-        if self.model_type != BASE_FAMILY:
-            raise ConfigError(f"model config: `model_type` must be {BASE_FAMILY}, but is {self.model_type!r}.")
-        for name in ("sonar_embed_dim", "max_seq_len", "model_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model config: `{name}` must be at least 1, but is {getattr(self, name)}.")
+        check_model(self, BASE_FAMILY)
         if self.model_output_dim not in (None, self.sonar_embed_dim):
             raise ConfigError(
                 f"model config: `model_output_dim` ({self.model_output_dim}) must equal `sonar_embed_dim` "
                 f"({self.sonar_embed_dim}): the loss compares the output with a concept."
             )
-        self.frontend.check("frontend")
         self.lcm.check("lcm", self.model_dim)
         self.postnet.check("postnet")
         if self.normalizer is not None:

@@ -22,11 +22,7 @@ from lexalcm.layout import DocumentLayout
 from lexalcm.models.base_lcm.config import BaseConfig
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.layers.attention import KeyValueCache
-from lexalcm.models.layers.feed_forward import FeedForward, SwiGLU
-from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm
-from lexalcm.models.layers.projection import create_linear
-from lexalcm.models.layers.residual import Residual
-from lexalcm.models.layers.transformer import CausalTransformer, ConceptFrontend, Projection
+from lexalcm.models.layers.transformer import CausalTransformer, ConceptFrontend, Projection, compiled_parts
 from lexalcm.models.normalizer.config import NormalizerConfig
 from lexalcm.models.normalizer.factory import create_normalizer
 
@@ -35,21 +31,13 @@ class BaseFrontend(ConceptFrontend):
     """The frontend, which in Meta's checkpoints of this family holds the normalizer too."""
 
     def __init__(self, config: BaseConfig) -> None:
-        frontend = config.frontend
-        pre_linear = create_linear(
-            config.sonar_embed_dim,
-            config.model_dim,
-            bias=frontend.pre_linear_bias,
-            init=frontend.pre_linear_init_fn,
-            weight_normalization=frontend.weight_normalization,
-        )
         super().__init__(
-            pre_linear,
+            config.frontend,
             config.lcm,
+            concept_dim=config.sonar_embed_dim,
+            model_dim=config.model_dim,
             max_seq_len=config.max_seq_len,
-            embedding_std=frontend.embedding_std,
-            dropout_p=frontend.dropout_p,
-            scale=math.sqrt(config.model_dim) if frontend.scale_embeddings else 1.0,
+            scale=math.sqrt(config.model_dim) if config.frontend.scale_embeddings else 1.0,
         )
         self.sonar_normalizer = None if config.normalizer is None else create_normalizer(config.normalizer)
 
@@ -164,10 +152,7 @@ class BaseLCM(TwoTowerModel):
         return [self.lcm]
 
     def compiled_units(self) -> list[Module]:
-        kinds = (RMSNorm, PreciseLayerNorm, Residual, SwiGLU, FeedForward, Projection)
-        units = [m for m in self.modules() if isinstance(m, kinds)]
-        inside = {child for m in units for child in m.modules() if child is not m}
-        return [m for m in units if m not in inside]
+        return compiled_parts(self)
 
 
 def _refuse_dropping(dropped: bool | Tensor | None) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import Linear, Module, ModuleList, Parameter
+from torch.nn import Module, ModuleList, Parameter
 
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.layers.attention import CausalSelfAttention, KeyValueCache, MultiheadProjections, RotaryTable
@@ -19,10 +19,10 @@ from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.feed_forward import FeedForward, SwiGLU, create_activation
 from lexalcm.models.layers.norm_styles import create_norm
 from lexalcm.models.layers.positions import LearnedPositions, SinePositions
-from lexalcm.models.layers.precision import precise_linear
+from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, precise_linear
 from lexalcm.models.layers.projection import QKV_GAIN, create_linear, initialize, normalize_weight
 from lexalcm.models.layers.residual import Residual
-from lexalcm.models.layers.transformer_config import ProjectionConfig, TransformerConfig
+from lexalcm.models.layers.transformer_config import FrontendConfig, ProjectionConfig, TransformerConfig
 
 AttentionT = TypeVar("AttentionT", bound=MultiheadProjections)
 
@@ -85,23 +85,26 @@ class ConceptFrontend(Module):
 
     def __init__(
         self,
-        pre_linear: Linear,
+        config: FrontendConfig,
         tower: TransformerConfig,
         *,
+        concept_dim: int,
+        model_dim: int,
         max_seq_len: int,
-        embedding_std: float,
-        dropout_p: float,
         scale: float = 1.0,
     ) -> None:
-        """
-        :param embedding_std: Of fresh learned positions.
-        :param scale: Factor of the input.
-        """
+        """:param scale: Factor of the input."""
         super().__init__()
         self.scale = scale
-        self.pre_linear = pre_linear
-        self.pos_encoder = create_positions(tower, pre_linear.out_features, max_seq_len, std=embedding_std)
-        self.dropout = Dropout(dropout_p)
+        self.pre_linear = create_linear(
+            concept_dim,
+            model_dim,
+            bias=config.pre_linear_bias,
+            init=config.pre_linear_init_fn,
+            weight_normalization=config.weight_normalization,
+        )
+        self.pos_encoder = create_positions(tower, model_dim, max_seq_len, std=config.embedding_std)
+        self.dropout = Dropout(config.dropout_p)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         x = self.pre_linear(x if self.scale == 1.0 else x * self.scale)
@@ -126,6 +129,14 @@ class Projection(Module):
         """:returns: float32 at least."""
         x = precise_linear(x, self.fc)
         return x if self.activation_fn is None else self.activation_fn(x)
+
+
+def compiled_parts(model: Module) -> list[Module]:
+    """The parts of a model made of these layers that take and return tensors alone."""
+    kinds = (RMSNorm, PreciseLayerNorm, Residual, SwiGLU, FeedForward, Projection)
+    parts = [module for module in model.modules() if isinstance(module, kinds)]
+    inside = {child for part in parts for child in part.modules() if child is not part}
+    return [part for part in parts if part not in inside]
 
 
 def create_attention(kls: type[AttentionT], config: TransformerConfig, model_dim: int) -> AttentionT:

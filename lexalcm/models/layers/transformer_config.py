@@ -124,6 +124,29 @@ class TransformerConfig:
 
 
 @dataclass(kw_only=True)
+class FrontendConfig:
+    """The door of concepts into a tower."""
+
+    dropout_p: float = 0.0
+
+    pre_linear_bias: bool = True
+
+    pre_linear_init_fn: LinearInit = "kaiming_uniform"
+
+    weight_normalization: bool = False
+
+    embedding_std: float = 1.0
+    """Standard deviation of fresh learned positions."""
+
+    def check(self) -> None:
+        """:raises ConfigError: A field cannot be honoured."""
+        check_probability(self.dropout_p, "frontend.dropout_p")
+        check_choices("frontend", pre_linear_init_fn=(self.pre_linear_init_fn, LinearInit))
+        if not self.embedding_std >= 0.0:
+            raise ConfigError(f"model config: `frontend.embedding_std` must be 0 or more, but is {self.embedding_std}.")
+
+
+@dataclass(kw_only=True)
 class ProjectionConfig:
     """A linear layer in front of a tower or behind it."""
 
@@ -157,6 +180,19 @@ class ProjectionConfig:
         default = ProjectionConfig()
         names = ("dropout_p", "layer_normalization_style")
         return [f"{where}.{name}" for name in names if getattr(self, name) != getattr(default, name)]
+
+
+def check_model(config: Any, model_type: str) -> None:
+    """What the configurations of all of Meta's families have.
+
+    :raises ConfigError: A field cannot be honoured.
+    """
+    if config.model_type != model_type:
+        raise ConfigError(f"model config: `model_type` must be {model_type}, but is {config.model_type!r}.")
+    for name in ("sonar_embed_dim", "max_seq_len", "model_dim"):
+        if getattr(config, name) < 1:
+            raise ConfigError(f"model config: `{name}` must be at least 1, but is {getattr(config, name)}.")
+    config.frontend.check()
 
 
 def check_probability(value: float, field: str) -> None:

@@ -11,13 +11,13 @@ from fairseq2.runtime.dependency import DependencyContainer
 from lexalcm.diffusion.parametrization import PredictionType
 from lexalcm.diffusion.schedule import ScheduleConfig
 from lexalcm.errors import ConfigError
-from lexalcm.models.layers.projection import LinearInit
 from lexalcm.models.layers.transformer_config import (
+    FrontendConfig,
     PositionStyle,
     ProjectionConfig,
     TransformerConfig,
     check_choices,
-    check_probability,
+    check_model,
 )
 from lexalcm.models.normalizer.config import NormalizerConfig
 
@@ -26,29 +26,6 @@ TWO_TOWER_FAMILY: Final = "two_tower_diffusion_lcm"
 QueryPositions = Literal["document", "meta_compatible"]
 
 TIMESTEP_FEATURES: Final = 256
-
-
-@dataclass(kw_only=True)
-class EncoderFrontendConfig:
-    """The door of concepts into the contextualizer."""
-
-    dropout_p: float = 0.0
-
-    pre_linear_bias: bool = True
-
-    pre_linear_init_fn: LinearInit = "kaiming_uniform"
-
-    weight_normalization: bool = False
-
-    embedding_std: float = 1.0
-    """Standard deviation of fresh learned positions."""
-
-    def check(self, where: str) -> None:
-        """:raises ConfigError: A field cannot be honoured."""
-        check_probability(self.dropout_p, f"{where}.dropout_p")
-        check_choices(where, pre_linear_init_fn=(self.pre_linear_init_fn, LinearInit))
-        if not self.embedding_std >= 0.0:
-            raise ConfigError(f"model config: `{where}.embedding_std` must be 0 or more, but is {self.embedding_std}.")
 
 
 @dataclass(kw_only=True)
@@ -147,7 +124,7 @@ class TwoTowerConfig:
     model_dim: int = 1024
     """Width of both towers."""
 
-    frontend: EncoderFrontendConfig = field(default_factory=EncoderFrontendConfig)
+    frontend: FrontendConfig = field(default_factory=FrontendConfig)
 
     context_encoder: TransformerConfig = field(default_factory=TransformerConfig)
 
@@ -169,12 +146,7 @@ class TwoTowerConfig:
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
-        if self.model_type != TWO_TOWER_FAMILY:
-            raise ConfigError(f"model config: `model_type` must be {TWO_TOWER_FAMILY}, but is {self.model_type!r}.")
-        for name in ("sonar_embed_dim", "max_seq_len", "model_dim"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"model config: `{name}` must be at least 1, but is {getattr(self, name)}.")
-        self.frontend.check("frontend")
+        check_model(self, TWO_TOWER_FAMILY)
         self.context_encoder.check("context_encoder", self.model_dim)
         self.noise_scheduler.check()
         self._check_denoiser()

@@ -21,17 +21,16 @@ from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.layers.attention import KeyValueCache, OwnPositionAttention, PastCrossAttention, RotaryTable
 from lexalcm.models.layers.dropout import Dropout
-from lexalcm.models.layers.feed_forward import FeedForward, SwiGLU
 from lexalcm.models.layers.modulation import Modulation, TimestepConditioning
 from lexalcm.models.layers.norm_styles import create_norm
-from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, at_least_float32
-from lexalcm.models.layers.projection import create_linear
+from lexalcm.models.layers.precision import at_least_float32
 from lexalcm.models.layers.residual import Residual
 from lexalcm.models.layers.timestep import TimestepEncoder
 from lexalcm.models.layers.transformer import (
     CausalTransformer,
     ConceptFrontend,
     Projection,
+    compiled_parts,
     create_attention,
     create_feed_forward,
     create_positions,
@@ -185,20 +184,12 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         self.trained_with_guidance = config.trained_with_cf_guidance
         self.normalizer_name = config.sonar_normalizer_name
         self.sonar_normalizer = create_normalizer(config.normalizer_config)
-        frontend = config.frontend
-        pre_linear = create_linear(
-            config.sonar_embed_dim,
-            config.model_dim,
-            bias=frontend.pre_linear_bias,
-            init=frontend.pre_linear_init_fn,
-            weight_normalization=frontend.weight_normalization,
-        )
         self.encoder_frontend = ConceptFrontend(
-            pre_linear,
+            config.frontend,
             config.context_encoder,
+            concept_dim=config.sonar_embed_dim,
+            model_dim=config.model_dim,
             max_seq_len=config.max_seq_len,
-            embedding_std=frontend.embedding_std,
-            dropout_p=frontend.dropout_p,
         )
         self.context_encoder = CausalTransformer(config.context_encoder, config.model_dim)
         self.denoiser = Denoiser(config)
@@ -328,10 +319,7 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         return [self.context_encoder, self.denoiser]
 
     def compiled_units(self) -> list[Module]:
-        kinds = (RMSNorm, PreciseLayerNorm, Residual, SwiGLU, FeedForward, Projection)
-        units = [m for m in self.modules() if isinstance(m, kinds)]
-        inside = {child for m in units for child in m.modules() if child is not m}
-        return [m for m in units if m not in inside]
+        return compiled_parts(self)
 
     def inert_parameters(self) -> set[str]:
         """Query and key projections of own-position attention, and their norms: the softmax of one score is 1."""

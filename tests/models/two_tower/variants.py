@@ -6,13 +6,8 @@ from typing import Any
 
 import torch
 
-from lexalcm.models.layers.transformer_config import ProjectionConfig, TransformerConfig
-from lexalcm.models.two_tower.config import (
-    DenoiserConfig,
-    EncoderFrontendConfig,
-    NoiseSchedulerConfig,
-    TwoTowerConfig,
-)
+from lexalcm.models.layers.transformer_config import FrontendConfig, ProjectionConfig, TransformerConfig
+from lexalcm.models.two_tower.config import DenoiserConfig, NoiseSchedulerConfig, TwoTowerConfig
 from lexalcm.models.two_tower.factory import create_two_tower_model
 from lexalcm.models.two_tower.model import TwoTowerDiffusionLCM
 
@@ -97,7 +92,7 @@ def config_of(variant: str, **fields: Any) -> TwoTowerConfig:
         sonar_embed_dim=10,
         model_dim=24,
         max_seq_len=200,
-        frontend=EncoderFrontendConfig(**sections.get("frontend", {})),
+        frontend=FrontendConfig(**sections.get("frontend", {})),
         context_encoder=TransformerConfig(**sections["context_encoder"]),
         denoiser=DenoiserConfig(timestep_embed_dim=24, **denoiser),
         noise_scheduler=NoiseSchedulerConfig(num_diffusion_train_steps=50),
