@@ -3,6 +3,7 @@ found."""
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
 from collections.abc import Callable, Sequence
@@ -64,7 +65,9 @@ class DryRun(Task):
         valid_readers: Sequence[DataReader[Any]],
         *,
         describe_data: Callable[[], str],
+        num_documents: int,
     ) -> None:
+        """:param num_documents: Of the training split, for how many steps an epoch has."""
         self._config = config
         self._gangs = gangs
         self._model = model
@@ -74,6 +77,8 @@ class DryRun(Task):
         self._valid_units = valid_units
         self._valid_readers = valid_readers
         self._describe_data = describe_data
+        self._num_documents = num_documents
+        self._seen_documents = self._seen_concepts = 0
         self._step_nr = 0
 
     @override
@@ -91,6 +96,7 @@ class DryRun(Task):
             self._say("precision", f"float32: this CPU can only imitate the recipe's {dtype}, which takes minutes")
         for _ in range(_NUM_STEPS):
             self._step()
+        self._say("epoch", f"about {self._steps_per_epoch():,} step(s) for {self._num_documents:,} documents")
         self._validate()
         self._say("memory", _describe_memory(self._gangs.device))
         self._say("result", "everything works; nothing was written")
@@ -110,6 +116,8 @@ class DryRun(Task):
             with self._autocast():
                 loss, _ = self._unit.process_batch(batch, bag)
             (loss / len(batches)).backward()
+        self._seen_documents += sum(batch.layout.num_documents for batch in batches)
+        self._seen_concepts += sum(batch.layout.num_concepts for batch in batches)
         gradients = [p.grad for p in self._model.parameters() if p.grad is not None]
         norm = get_total_norm(gradients)
         self._optimizer.step()
@@ -121,6 +129,16 @@ class DryRun(Task):
             f"loss {loss.item():.4f} ({_short(loss.dtype)}), gradient norm {norm.item():.4f}, "
             f"{perf_counter() - start:.1f} s",
         )
+
+    def _steps_per_epoch(self) -> int:
+        """From the lengths of the documents seen; a long one that was cut counts as its windows."""
+        reading, accumulated = self._config.dataset.reading, self._config.trainer.grad_accumulation.num_batches
+        per_step = self._gangs.dp.size * accumulated
+        if reading.documents_per_batch is not None:
+            return math.ceil(self._num_documents / (per_step * reading.documents_per_batch))
+        assert reading.concepts_per_batch is not None
+        concepts = self._num_documents * self._seen_concepts / self._seen_documents
+        return math.ceil(concepts / (per_step * reading.concepts_per_batch))
 
     def _validate(self) -> None:
         for unit, reader in zip(self._valid_units, self._valid_readers):

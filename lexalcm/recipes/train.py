@@ -157,6 +157,7 @@ class LcmTrainRecipe(Recipe):
                 valid_units,
                 valid_readers,
                 describe_data=dataset.describe,
+                num_documents=dataset.num_rows(config.dataset.train_split),
             )
         precision = config.trainer.mixed_precision
         if is_asked_for(precision) and is_imitated(gangs.device):

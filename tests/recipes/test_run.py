@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -202,6 +203,9 @@ def test_a_dry_run_writes_nothing(
     out = capsys.readouterr().out
     for told in ("parameters", "step 1", "step 2", "gradient norm", "validation", "memory", "documents"):
         assert told in out
+    # 48 documents of 2 to 12 concepts in batches of 128, from the lengths of the first two batches.
+    epoch = re.search(r"epoch  about (\d+) step\(s\) for 48 documents", out)
+    assert epoch is not None and 2 <= int(epoch[1]) <= 4
 
 
 @pytest.mark.parametrize(("capability", "precision"), [("AVX2", "float32"), ("AVX512", "bfloat16")])

@@ -57,10 +57,14 @@ class TimestepConditioning:
         """:param modulator: Linear ``M -> k M``.  :returns: What :meth:`modulation` takes slices of."""
         return modulator(self._activated)
 
-    def modulation(self, *, scale: Tensor, shift: Tensor, gate: Tensor) -> Modulation:
-        """Brings slices of :meth:`apply`'s result, M channels each, to the positions."""
+    def modulation(self, *, scale: Tensor, shift: Tensor, gate: Tensor, norm: Adaptive) -> Modulation:
+        """Brings slices of :meth:`apply`'s result, M channels each, to the positions.
+
+        :param norm: What scale and shift are for. Its weight and bias are put into them here, a row of the table at a time
+            instead of a position.
+        """
         half = scale.dtype in (torch.bfloat16, torch.float16)
-        scale = at_least_float32(scale) + 1.0
+        scale, shift = norm.fold(at_least_float32(scale) + 1.0, shift)
         if self._rows is not None:
             scale, shift, gate = (self._rows.of(table, half=half) for table in (scale, shift, gate))
         return Modulation(scale=scale, shift=shift, gate=gate)
@@ -107,14 +111,24 @@ class _RowsByProduct(Function):
 class Adaptive:
     """Turns a norm into one whose result the timestep scales and shifts (AdaLN, Peebles and Xie 2023)."""
 
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def fold(self, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+        """``scale * (weight * x + bias) + shift`` as a scale and a shift of ``x`` alone."""
+        if self.bias is not None:
+            shift = torch.addcmul(at_least_float32(shift), scale, self.bias.to(scale.dtype))
+        return scale if self.weight is None else scale * self.weight.to(scale.dtype), shift
+
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """:param scale: Of a :class:`Modulation`, as ``shift``.  :returns: The type in which autocast multiplies matrices."""
-        normed = super().forward(x)  # type: ignore[misc]
-        return multiply_add(shift, scale, normed, dtype=matmul_dtype(x))
+        return multiply_add(shift, scale, self.normed(x), dtype=matmul_dtype(x))  # type: ignore[attr-defined]
 
 
 class AdaptiveRMSNorm(Adaptive, RMSNorm):
     """RMSNorm with AdaLN."""
+
+    bias = None
 
 
 class AdaptiveLayerNorm(Adaptive, PreciseLayerNorm):

@@ -43,6 +43,12 @@ class PreciseLayerNorm(LayerNorm):
         with no_autocast(x):
             return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
+    def normed(self, x: Tensor) -> Tensor:
+        """The same without weight and bias."""
+        x = at_least_float32(x)
+        with no_autocast(x):
+            return F.layer_norm(x, self.normalized_shape, eps=self.eps)
+
 
 class RMSNorm(Module):
     """``w * x * rsqrt(mean(x^2) + eps)`` with float32 statistics, returned in the dtype of ``x``.
@@ -56,9 +62,16 @@ class RMSNorm(Module):
         self.weight = Parameter(torch.ones(dim)) if affine else None
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._forward(x, self.weight)
+
+    def normed(self, x: Tensor) -> Tensor:
+        """The same without weight."""
+        return self._forward(x, None)
+
+    def _forward(self, x: Tensor, weight: Tensor | None) -> Tensor:
         precise = at_least_float32(x)
         with no_autocast(x):
-            weight = None if self.weight is None else self.weight.to(precise.dtype)
+            weight = None if weight is None else weight.to(precise.dtype)
             if x.device.type == "cpu":
                 # torch has one kernel for this on accelerators, and about 20 passes forward and back on CPU.
                 normed = _RMSNormOnCpu.apply(precise, self.eps)
@@ -71,7 +84,8 @@ class _RMSNormOnCpu(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, eps: float) -> Tensor:
-        inverse = torch.rsqrt(x.square().mean(dim=-1, keepdim=True).add_(eps))
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+        inverse = squares.div_(x.size(-1)).add_(eps).rsqrt_()
         y = x * inverse
         ctx.save_for_backward(y, inverse)
         return y

@@ -108,9 +108,13 @@ class DenoiserLayer(Module):
 
     def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
         made = []
-        for modulator in (self.self_attn_modulator, self.cross_attn_modulator, self.ffn_modulator):
+        for modulator, norm in (
+            (self.self_attn_modulator, self.self_attn_layer_norm),
+            (self.cross_attn_modulator, self.cross_attn_layer_norm),
+            (self.ffn_modulator, self.ffn_layer_norm),
+        ):
             scale, shift, gate = conditioning.apply(modulator).chunk(3, dim=-1)
-            made.append(conditioning.modulation(scale=scale, shift=shift, gate=gate))
+            made.append(conditioning.modulation(scale=scale, shift=shift, gate=gate, norm=norm))
         return made
 
     def forward(

@@ -47,8 +47,8 @@ class NoiseSchedulerConfig:
     sigmoid_schedule_beta: float = 0.0
 
     clip_sample: bool = False
-    """As the next two and the thresholding fields: part of sampling, where `sampler_config` says it. A card that sets it
-    is told so."""
+    """As its range, the fields of thresholding and the spacing: a matter of sampling, set in ``sampler_config``. Whoever
+    sets it here is told so."""
 
     clip_sample_range: float = 1.0
 
@@ -178,12 +178,14 @@ class TwoTowerConfig:
         dead = self.denoiser.pre_denoiser.dead_fields("denoiser.pre_denoiser")
         dead += self.denoiser.post_denoiser.dead_fields("denoiser.post_denoiser")
         dead += [f"denoiser.{n}" for n in ("scale_residual", "final_norm_order_style") if getattr(self.denoiser, n)]
+        # It decides where the last step of sampling goes, and what is returned is the prediction before that step.
+        dead += [] if self.noise_scheduler.set_alpha_to_one else ["noise_scheduler.set_alpha_to_one"]
         return dead
 
     def sampling_fields(self) -> list[str]:
         """Fields of the noise scheduler that are set, but belong to a sampler's configuration."""
         default = NoiseSchedulerConfig()
-        names = ("clip_sample", "set_alpha_to_one", "thresholding", "timestep_spacing")
+        names = ("clip_sample", "thresholding", "timestep_spacing")
         scheduler = self.noise_scheduler
         return [f"noise_scheduler.{n}" for n in names if getattr(scheduler, n) != getattr(default, n)]
 

@@ -51,13 +51,6 @@ class Modulator(Module):
         super().__init__()
         self.fc = Linear(model_dim, 9 * model_dim)
 
-    def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
-        made = []
-        for part in conditioning.apply(self.fc).chunk(3, dim=-1):
-            shift, scale, gate = part.chunk(3, dim=-1)
-            made.append(conditioning.modulation(scale=scale, shift=shift, gate=gate))
-        return made
-
 
 class DenoiserLayer(Module):
     """Own-position attention, cross-attention to the past and a feed-forward network, modulated by the timestep."""
@@ -74,6 +67,14 @@ class DenoiserLayer(Module):
         self.ffn = create_feed_forward(config, model_dim)
         self.modulator = Modulator(model_dim)
         self.residual = Residual(config.dropout_p)
+
+    def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
+        norms = (self.self_attn_layer_norm, self.cross_attention_layer_norm, self.ffn_layer_norm)
+        made = []
+        for part, norm in zip(conditioning.apply(self.modulator.fc).chunk(3, dim=-1), norms):
+            shift, scale, gate = part.chunk(3, dim=-1)
+            made.append(conditioning.modulation(scale=scale, shift=shift, gate=gate, norm=norm))
+        return made
 
     def forward(
         self,
@@ -92,7 +93,7 @@ class DenoiserLayer(Module):
         :param key_rotary: Of the context's positions, if ``past`` is one.
         """
         if isinstance(modulations, TimestepConditioning):
-            modulations = self.modulator.modulations(modulations)
+            modulations = self.modulations(modulations)
         own, cross, ffn = modulations
         k, v = self.cross_attention.keys_and_values(past, key_rotary) if isinstance(past, Tensor) else past
         h = self.self_attn(self.self_attn_layer_norm(x, own.scale, own.shift))
@@ -288,7 +289,7 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         at = torch.tensor(timestep, device=noisy.device)
         if timestep not in cache.modulations:
             conditioning = TimestepConditioning(at, denoiser.embed_time, self._all_timesteps(noisy.device))
-            cache.modulations[timestep] = [layer.modulator.modulations(conditioning) for layer in denoiser.layers]
+            cache.modulations[timestep] = [layer.modulations(conditioning) for layer in denoiser.layers]
         x = denoiser.enter(noisy, cache.positions)
         rotary = denoiser.rotary(cache.positions, x)
         for layer, modulation, past in zip(denoiser.layers, cache.modulations[timestep], cache.keys_and_values):

@@ -69,7 +69,7 @@ def test_configurations_that_cannot_be_honoured_are_refused(path: str, value: An
         ("denoiser.post_denoiser.dropout_p", 0.1, "no effect"),
         ("denoiser.pre_denoiser.layer_normalization_style", "unit", "no effect"),
         ("noise_scheduler.clip_sample", True, "matter of sampling"),
-        ("noise_scheduler.set_alpha_to_one", False, "matter of sampling"),
+        ("noise_scheduler.set_alpha_to_one", False, "no effect"),
     ],
 )
 def test_options_that_are_dead_in_metas_code_are_named_in_the_log(
