@@ -14,9 +14,9 @@ from lexalcm.checkpoints.locate import SAFETENSORS_FILE
 from lexalcm.checkpoints.safetensors_file import read_safetensors_header
 from lexalcm.errors import CheckpointError, ConfigError
 from lexalcm.models.pre1.config import PRE1_FAMILY
-from lexalcm.models.pre1.original_config import revision_of
+from lexalcm.models.pre1.original_config import PUBLISHED_TYPE, revision_of
 from lexalcm.models.pre1.original_hub import ORIGINAL_FAMILY, original_fields
-from lexalcm.models.pre1.published_config import PUBLISHED_TYPE, from_published_config
+from lexalcm.models.pre1.published_config import from_published_config
 
 CONFIG_FILE: Final = "config.json"
 

@@ -97,6 +97,10 @@ class NoiseSchedule:
         """How many timesteps are trained."""
         return self.last_timestep - self.first_timestep + 1
 
+    def trained_timesteps(self, device: torch.device) -> Tensor:
+        """All of them, ascending, int64 ``[num_timesteps]``."""
+        return torch.arange(self.first_timestep, self.last_timestep + 1, device=device)
+
     @property
     def has_zero_terminal_snr(self) -> bool:
         """Whether the last row holds no signal at all."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from cards_of_cases import load_case_model
-from kinds_meta_models import close, documents_of
+from kinds_meta_models import check_gradients, close, documents_of
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -54,14 +54,7 @@ def check_base_loss(folder: Path, case: dict[str, Any]) -> None:
         loss.backward()
         close(loss, io[f"out.v{number}.loss"], 1e-4, 1e-5)
         close(loss, torch.tensor(entry["summands"]["reconstruction_loss"][0]), 1e-4, 1e-5)
-        gradients = {name: p.grad for name, p in model.named_parameters()}
-        norm = torch.stack([g.norm() for g in gradients.values()]).norm()
-        close(norm, io[f"out.v{number}.grad_norm"], 1e-4, 1e-5)
-        prefix = f"out.v{number}.grad."
-        for name, expected in io.items():
-            if name.startswith(prefix):
-                scale = max(1.0, float(expected.abs().max()))
-                close(gradients[name.removeprefix(prefix)], expected, 1e-4, 1e-5 * scale)
+        check_gradients(model, io, f"out.v{number}.")
 
 
 def _batch(io: dict[str, Tensor], *, supervised: bool, min_context: int) -> ConceptBatch:

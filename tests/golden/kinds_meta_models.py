@@ -23,6 +23,7 @@ from lexalcm.diffusion.objective import Draw, LossTerms, Objective, ObjectiveCon
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.base_lcm.config import BASE_FAMILY
 from lexalcm.models.base_lcm.factory import create_base_model
+from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.normalizer.config import NormalizerConfig
 from lexalcm.models.two_tower.factory import create_two_tower_model
 from lexalcm.models.two_tower.model import TwoTowerContext, TwoTowerDiffusionLCM
@@ -177,7 +178,7 @@ def check_loss(folder: Path, case: dict[str, Any], *, finetune: bool = False) ->
         check_summands(model, batch, predicted.detach(), entry, count)
 
 
-def check_gradients(model: TwoTowerDiffusionLCM, io: dict[str, Tensor], prefix: str) -> None:
+def check_gradients(model: TwoTowerModel, io: dict[str, Tensor], prefix: str) -> None:
     gradients = {name: p.grad for name, p in model.named_parameters()}
     assert {name for name, grad in gradients.items() if grad is None} <= model.inert_parameters()
     norm = torch.stack([g.norm() for g in gradients.values() if g is not None]).norm()

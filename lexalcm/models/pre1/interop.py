@@ -89,6 +89,11 @@ def is_published(keys: Iterable[str]) -> bool:
     return any(re.match(r"(TimestepEmbedder|DenoiserTower|PreNet_D_Up)\.", key) for key in keys)
 
 
+def has_denoiser_norms(keys: Iterable[str]) -> bool:
+    """Whether published names are those of the later layout, which has norms on the denoiser's residual branches."""
+    return any(re.match(r"DenoiserTower\.layers\.\d+\.residual_connections\.", key) for key in keys)
+
+
 def from_published(state_dict: Mapping[str, Tensor], config: Pre1Config) -> dict[str, Tensor]:
     """Renames a published state dict to ours; the normalizer, which it lacks, becomes the identity.
 
@@ -164,7 +169,7 @@ def convert_pre1_state_dict(state_dict: dict[str, object], config: Pre1Config) -
 
 
 def _check_revision(state_dict: Mapping[str, Tensor], config: Pre1Config) -> None:
-    has_norms = any(name.startswith("DenoiserTower.") and ".residual_connections." in name for name in state_dict)
+    has_norms = has_denoiser_norms(state_dict)
     if has_norms != config.denoiser_norm_weights:
         found, means = ("final", "true") if has_norms else ("documented", "false")
         arch = "pre1_400m_final" if has_norms else "pre1_400m"

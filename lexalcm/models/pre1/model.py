@@ -268,7 +268,7 @@ class Pre1Model(TwoTowerModel):
     ) -> Tensor:
         past = context.past
         assert past is not None, "a state encodes for generation, which asks for the next position only"
-        conditioning = TimestepConditioning(timesteps, self.timestep_encoder, self._all_timesteps(noisy.device))
+        conditioning = TimestepConditioning(timesteps, self.timestep_encoder, self.schedule.trained_timesteps(noisy.device))
         x = self.denoiser_frontend(noisy, precise=True)
         for layer in self.denoiser.layers:
             x = layer(x, conditioning, past, layout, dropped)
@@ -295,7 +295,7 @@ class Pre1Model(TwoTowerModel):
     def predict_step(self, noisy: Tensor, timestep: int, cache: Pre1Cache, *, dropped: bool | Tensor = False) -> Tensor:
         at = torch.tensor(timestep, device=noisy.device)
         if timestep not in cache.modulations:
-            conditioning = TimestepConditioning(at, self.timestep_encoder, self._all_timesteps(noisy.device))
+            conditioning = TimestepConditioning(at, self.timestep_encoder, self.schedule.trained_timesteps(noisy.device))
             cache.modulations[timestep] = [layer.modulations(conditioning) for layer in self.denoiser.layers]
         x = self.denoiser_frontend(noisy, precise=True)
         for layer, modulation, past in zip(self.denoiser.layers, cache.modulations[timestep], cache.keys_and_values):
@@ -319,9 +319,6 @@ class Pre1Model(TwoTowerModel):
         if self.prediction_type == "v_prediction":
             return -sigma
         return sigma if self.output_form == "residual" else 1.0 - alpha_cumprod
-
-    def _all_timesteps(self, device: torch.device) -> Tensor:
-        return torch.arange(self.schedule.first_timestep, self.schedule.last_timestep + 1, device=device)
 
     def new_state(self) -> Pre1State:
         return Pre1State(

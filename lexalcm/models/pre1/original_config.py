@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from lexalcm.errors import CheckpointError, ConfigError, near_match, unknown_name
-from lexalcm.models.pre1.interop import is_published
+from lexalcm.models.pre1.interop import has_denoiser_norms, is_published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +64,7 @@ def revision_of(keys: Iterable[str]) -> Literal["documented", "final"]:
         raise CheckpointError(
             f"LexaLCM-Pre1 was published with keys such as `DenoiserTower.final_norm.weight`, but these {found}."
         )
-    has_norms = any(re.match(r"DenoiserTower\.layers\.\d+\.residual_connections\.", key) for key in keys)
-    return "final" if has_norms else "documented"
+    return "final" if has_denoiser_norms(keys) else "documented"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +122,7 @@ _SIZES: Final = {
     "denoiser_iterations_pretrain": "num_train_steps",
     "denoiser_iterations_inference": "num_inference_steps",
 }
-_MODEL_TYPE: Final = "lexa_lcm_pre1"
+PUBLISHED_TYPE: Final = "lexa_lcm_pre1"
 _DROPOUTS: Final = ("dropout_context", "dropout_latent", "dropout_denoiser", "dropout_denoiser_rows")
 _BOOKKEEPING: Final = ("architectures", "auto_map", "dtype", "torch_dtype", "transformers_version", "_name_or_path")
 
@@ -141,7 +139,7 @@ def original_config(published: Mapping[str, object]) -> OriginalConfig:
             raise CheckpointError(f"config.json has a field `{name}`, which LexaLCM-Pre1 does not know.{hint}")
     if missing := [name for name in _SIZES if name not in published]:
         raise CheckpointError(f"config.json lacks fields of LexaLCM-Pre1: {', '.join(missing)}.")
-    _require(published.get("model_type", _MODEL_TYPE) == _MODEL_TYPE, published, "model_type", f"`{_MODEL_TYPE}`")
+    _require(published.get("model_type", PUBLISHED_TYPE) == PUBLISHED_TYPE, published, "model_type", f"`{PUBLISHED_TYPE}`")
     sizes = {}
     for name, ours in _SIZES.items():
         value = published[name]

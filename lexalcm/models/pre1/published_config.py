@@ -11,9 +11,7 @@ from typing import Any, Final
 
 from lexalcm.errors import CheckpointError, ConfigError
 from lexalcm.models.pre1.config import Pre1Config
-from lexalcm.models.pre1.original_config import REVISIONS, original_config
-
-PUBLISHED_TYPE: Final = "lexa_lcm_pre1"
+from lexalcm.models.pre1.original_config import PUBLISHED_TYPE, REVISIONS, original_config
 
 _DROPOUTS: Final = {
     "dropout_context": "context_dropout_p",

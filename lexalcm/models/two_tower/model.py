@@ -243,7 +243,7 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         assert past is not None, "a state encodes for generation, which asks for the next position only"
         denoiser = self.denoiser
         positions = self._query_positions(layout)
-        conditioning = TimestepConditioning(timesteps, denoiser.embed_time, self._all_timesteps(noisy.device))
+        conditioning = TimestepConditioning(timesteps, denoiser.embed_time, self.schedule.trained_timesteps(noisy.device))
         x = denoiser.enter(noisy, positions)
         rotary, key_rotary = denoiser.rotary(positions, x), denoiser.rotary(layout.positions, x)
         for layer in denoiser.layers:
@@ -288,16 +288,13 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         denoiser = self.denoiser
         at = torch.tensor(timestep, device=noisy.device)
         if timestep not in cache.modulations:
-            conditioning = TimestepConditioning(at, denoiser.embed_time, self._all_timesteps(noisy.device))
+            conditioning = TimestepConditioning(at, denoiser.embed_time, self.schedule.trained_timesteps(noisy.device))
             cache.modulations[timestep] = [layer.modulations(conditioning) for layer in denoiser.layers]
         x = denoiser.enter(noisy, cache.positions)
         rotary = denoiser.rotary(cache.positions, x)
         for layer, modulation, past in zip(denoiser.layers, cache.modulations[timestep], cache.keys_and_values):
             x = layer(x, modulation, past, cache.layout, dropped, rotary, None)
         return denoiser.leave(x)
-
-    def _all_timesteps(self, device: torch.device) -> Tensor:
-        return torch.arange(self.schedule.first_timestep, self.schedule.last_timestep + 1, device=device)
 
     def new_state(self) -> TwoTowerState:
         return TwoTowerState(
