@@ -19,7 +19,7 @@ def plain_forward(
     model: Pre1Model, concepts_BTC: Tensor, noisy_BTC: Tensor, timesteps_BT: Tensor, lengths: list[int]
 ) -> Tensor:
     """The network's output ``[B, T, C]`` at every position; what stands at padding is meaningless."""
-    batch, width = timesteps_BT.shape
+    width = timesteps_BT.size(1)
     column = torch.arange(width)
     real_BT = column[None, :] < torch.tensor(lengths)[:, None]
     causal_TT = column[:, None] >= column[None, :]
@@ -29,26 +29,44 @@ def plain_forward(
     past_TU = column[:, None] >= torch.arange(width + 1)[None, :]
     key_real_BU = F.pad(real_BT, (1, 0), value=True)
     cross_mask = (past_TU[None] & key_real_BU[:, None, :])[:, None]
+    keys = _context(model, concepts_BTC, context_mask)
+    return plain_denoise(model, noisy_BTC, timesteps_BT, keys, cross_mask, own_TT)
 
+
+def plain_context(model: Pre1Model, concepts_BTC: Tensor) -> Tensor:
+    """What the denoiser reads of equally long documents: ``[B, U, M]``."""
+    causal = torch.ones(concepts_BTC.size(1), concepts_BTC.size(1), dtype=torch.bool).tril()
+    return _context(model, concepts_BTC, causal)
+
+
+def _context(model: Pre1Model, concepts_BTC: Tensor, mask: Tensor) -> Tensor:
     h = _frontend(model.context_frontend, concepts_BTC)
     for layer in model.contextualizer.layers:
         x = _rms_norm(layer.self_attn_layer_norm, h)
-        h = h + _attention(layer.self_attn, x, x, context_mask, rotate=True)
+        h = h + _attention(layer.self_attn, x, x, mask, rotate=True)
         h = h + layer.ffn(_rms_norm(layer.ffn_layer_norm, h))
     h = _rms_norm(model.contextualizer.layer_norm, h)
     latent = _rms_norm(model.latent_bridge.norm, model.context_down_proj(h))
     context = h + _frontend(model.denoiser_frontend, F.gelu(model.latent_bridge.proj(latent)))
-    keys = torch.cat([context.new_zeros(batch, 1, context.size(-1)), context], dim=1)
+    return F.pad(context, (0, 0, 1, 0))
 
-    embedding = F.silu(model.timestep_encoder(timesteps_BT))
-    u = _frontend(model.denoiser_frontend, noisy_BTC)
+
+def plain_denoise(
+    model: Pre1Model, noisy: Tensor, timesteps: Tensor, keys: Tensor, may_see: Tensor, own: Tensor
+) -> Tensor:
+    """The denoiser on ``[B, T, C]``, keys and values of ``keys`` ``[B, U, M]`` projected in every layer.
+
+    :param may_see: Which key each position sees, broadcasts to ``[B, 1, T, U]``.  :param own: The same of itself.
+    """
+    embedding = F.silu(model.timestep_encoder(timesteps))
+    u = _frontend(model.denoiser_frontend, noisy)
     for layer in model.denoiser.layers:
         scale, shift, gate = layer.self_attn_modulator(embedding).chunk(3, dim=-1)
         x = (1 + scale) * _rms_norm(layer.self_attn_layer_norm, u) + shift
-        u = u + gate * _attention(layer.self_attn, x, x, own_TT, rotate=False)
+        u = u + gate * _attention(layer.self_attn, x, x, own, rotate=False)
         scale, shift, gate = layer.cross_attn_modulator(embedding).chunk(3, dim=-1)
         x = (1 + scale) * _rms_norm(layer.cross_attn_layer_norm, u) + shift
-        u = u + gate * _attention(layer.cross_attn, x, keys, cross_mask, rotate=False)
+        u = u + gate * _attention(layer.cross_attn, x, keys, may_see, rotate=False)
         scale, shift, gate = layer.ffn_modulator(embedding).chunk(3, dim=-1)
         u = u + gate * layer.ffn((1 + scale) * _rms_norm(layer.ffn_layer_norm, u) + shift)
     return model.output_proj(_rms_norm(model.denoiser.layer_norm, u))

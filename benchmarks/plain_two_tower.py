@@ -39,9 +39,26 @@ def plain_forward(
     if dropped_BT is not None:
         may_see = may_see & ~(dropped_BT[..., None] & (torch.arange(width + 1) > 0))
     own = (column[:, None] == column[None, :])[None]
-    tower, config = model.denoiser, config.denoiser
-    embedding = F.silu(_embed_time(tower.embed_time, timesteps_BT, concepts_BTC.dtype))
-    x = _project(tower.initial_proj, noisy_BTC)
+    return plain_denoise(model, noisy_BTC, timesteps_BT, keys, may_see, own)
+
+
+def plain_context(model: TwoTowerDiffusionLCM, concepts_BTC: Tensor) -> Tensor:
+    """What the denoiser reads of equally long documents: ``[B, U, M]``."""
+    causal = torch.ones(1, concepts_BTC.size(1), concepts_BTC.size(1), dtype=torch.bool).tril()
+    tower, config = model.context_encoder, model.config.context_encoder
+    return F.pad(plain_transformer(tower, config, _enter(model, concepts_BTC), causal), (0, 0, 1, 0))
+
+
+def plain_denoise(
+    model: TwoTowerDiffusionLCM, noisy: Tensor, timesteps: Tensor, keys: Tensor, may_see: Tensor, own: Tensor
+) -> Tensor:
+    """The denoiser on ``[B, T, C]``, keys and values of ``keys`` ``[B, U, M]`` projected in every layer.
+
+    :param may_see: Which key each position sees, ``[B, T, U]``.  :param own: The same of itself, ``[1, T, T]``.
+    """
+    tower, config = model.denoiser, model.config.denoiser
+    embedding = F.silu(_embed_time(tower.embed_time, timesteps, noisy.dtype))
+    x = _project(tower.initial_proj, noisy)
     if tower.pos_encoder is not None:
         x = _absolute(tower.pos_encoder, x)
     theta = config.rope_theta if config.pos_embedding_style == "rope" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -9,9 +10,15 @@ from typing import Final, Literal, get_args
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import ConfigError, unknown_name
 
-Spacing = Literal["trailing", "meta_trailing", "leading", "linspace"]
+Spacing = Literal["trailing", "dense_ends", "meta_trailing", "leading", "linspace"]
 
 _CLEANEST: Final = 1.0 - 1e-12
+
+_COSINE_SHARE: Final = 0.75
+"""How much of ``dense_ends`` is cosine, the rest evenly spaced; benchmarks/results/sampler_quality.md measures it."""
+
+_LAST_SHARE: Final = 0.01
+"""Where ``dense_ends`` ends, as a share of the timesteps: the first of 100."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +57,10 @@ def plan_steps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing) -> lis
 def inference_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: Spacing = "trailing") -> list[int]:
     """Returns descending timesteps of the schedule.
 
-    ``trailing`` gives as many as are asked for and starts at pure noise (Lin et al. 2023, table 2). The others are
-    those of Meta's release: ``meta_trailing`` steps by a whole number and so gives ``ceil(N / (N // S))`` of them, 50
-    where 40 are asked of 100.
+    ``trailing`` gives as many as are asked for and starts at pure noise (Lin et al. 2023, table 2). ``dense_ends`` does
+    so too, ends at the first hundredth of the timesteps, and takes its smallest steps at both ends: for few passes. The
+    others are those of Meta's release: ``meta_trailing`` steps by a whole number and so gives ``ceil(N / (N // S))`` of
+    them, 50 where 40 are asked of 100.
 
     :raises ConfigError: ``num_steps`` is not between 1 and the number of trained timesteps.
     """
@@ -67,6 +75,8 @@ def inference_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: Spacin
     if spacing == "trailing":
         # The k-th of S is at T - k T / S, rounded; halves go up, so that the list depends on no platform's rounding.
         steps = [(2 * (num_steps - k) * total + num_steps) // (2 * num_steps) - 1 for k in range(num_steps)]
+    elif spacing == "dense_ends":
+        steps = _dense_ends(total, num_steps)
     elif spacing == "meta_trailing":
         steps = list(range(total - 1, -1, -stride))
     elif spacing == "leading":
@@ -74,6 +84,18 @@ def inference_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: Spacin
     else:
         steps = _linspace(total, num_steps)[::-1]
     return [first + step for step in steps]
+
+
+def _dense_ends(total: int, num_steps: int) -> list[int]:
+    steps = [total - 1]
+    end = max(round(_LAST_SHARE * total) - 1, 0)
+    for k in range(1, num_steps):
+        left = 1.0 - k / (num_steps - 1)
+        cosine = (1.0 - math.cos(math.pi * left)) / 2.0
+        wanted = math.floor(end + (total - 1 - end) * (_COSINE_SHARE * cosine + (1.0 - _COSINE_SHARE) * left) + 0.5)
+        # Below the one before, and leaving room for those to come.
+        steps.append(max(min(wanted, steps[-1] - 1), num_steps - 1 - k))
+    return steps
 
 
 def _linspace(total: int, num_steps: int) -> list[int]:

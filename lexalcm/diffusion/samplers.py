@@ -1,9 +1,10 @@
-"""Samplers: plain functions that turn noise into a clean concept by a few calls of a denoiser.
+"""Samplers: what turns noise into a clean concept by a few calls of a denoiser.
 
 Shapes: ``...`` positions, C dimensions of a concept. Everything is float32 at least, whatever the model runs in.
 
-A sampler sees predicted *clean* concepts only. With a = alpha-bar of a timestep and b of the next one, each step keeps
-the noise it estimates and lowers its share; the last one has b = 1 and lands on the clean estimate itself.
+A sampler sees predicted *clean* concepts only. How they lead from one timestep to the next is the business of
+:mod:`lexalcm.diffusion.solvers`; guidance, what is told of each step, and the watch over infinity and NaN stand here,
+once for all of them.
 """
 
 from __future__ import annotations
@@ -11,21 +12,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Final, Protocol, get_args
+from typing import Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from lexalcm.diffusion.clean_limits import CleanLimits
-from lexalcm.diffusion.grid import Spacing, Step, plan_steps
+from lexalcm.diffusion.grid import Spacing, Step, inference_timesteps, plan_steps
 from lexalcm.diffusion.guidance import guide
 from lexalcm.diffusion.parametrization import precise
 from lexalcm.diffusion.schedule import NoiseSchedule
+from lexalcm.diffusion.solvers import LIMITING, SAMPLERS, clip, ddim_step  # noqa: F401
 from lexalcm.errors import ConfigError, LexalcmError, unknown_name
 
 Denoise = Callable[[Tensor, int], Tensor]
 """A noisy ``[..., C]`` and its timestep to the predicted clean concept."""
+
+DenoiseBoth = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""The same to two predictions, with the context and without it."""
 
 
 class SamplingError(LexalcmError):
@@ -41,25 +45,29 @@ class SamplerConfig(CleanLimits):
     or the name of another entry of :data:`SAMPLERS`."""
 
     num_steps: int = 40
-    """Calls of the denoiser, S; twice as many with guidance, but for the first."""
+    """Calls of the denoiser, S; twice as many where it is guided."""
 
     spacing: Spacing = "trailing"
     """Which timesteps are visited; ``trailing`` starts at pure noise and visits S of them."""
 
     guidance_scale: float = 1.0
-    """How far to go beyond the conditional prediction, g; 1 switches guidance off."""
+    """How far to go beyond the conditional prediction, g: ``e_u + g (e_c - e_u)``; 1 switches guidance off."""
 
     guidance_rescale: float = 0.0
-    """How much of the spread that guidance adds is taken back, from 0 to 1."""
+    """How much of the spread that guidance adds is taken back, from 0 to 1: the phi of Lin et al. 2023, section 3.4."""
+
+    guidance_interval: tuple[float, float] | None = None
+    """Lowest and highest share of noise, 1 - alpha-bar, that is guided; the other steps cost half (Kynkaanniemi et al.
+    2024, whose sigma is sqrt(s / (1 - s)) at share s). ``null``: all steps, but for the one at pure noise."""
 
     initial_noise_scale: float = 1.0
     """Standard deviation of the noise at the start, sigma_init."""
 
     epsilon_scaling: float | None = None
-    """Divides the noise estimate at every step (Ning et al. 2024)."""
+    """Divides the noise estimate at every step, lambda of Ning et al. 2024."""
 
     eta: float = 0.0
-    """Share of fresh noise in DDIM's steps: 0 is deterministic, 1 is ancestral sampling."""
+    """Share of fresh noise in DDIM's steps, eta: 0 is deterministic, 1 is ancestral sampling."""
 
     clip_noise: float | None = None
     """Clamps every component of the latents to plus and minus this."""
@@ -80,6 +88,12 @@ class SamplerConfig(CleanLimits):
             raise ConfigError(f"`sampler.guidance_scale` must be finite, but is {self.guidance_scale}.")
         if not 0.0 <= self.guidance_rescale <= 1.0:
             raise ConfigError(f"`sampler.guidance_rescale` must be between 0 and 1, but is {self.guidance_rescale}.")
+        interval = self.guidance_interval
+        if interval is not None and not (len(interval) == 2 and 0.0 <= interval[0] < interval[1] <= 1.0):
+            raise ConfigError(
+                "`sampler.guidance_interval` must be two shares of noise, the lower first, from 0 (clean) to 1 (pure "
+                f"noise), but is {list(interval)}."
+            )
         if not 0.0 <= self.eta <= 1.0:
             raise ConfigError(f"`sampler.eta` must be between 0 and 1, but is {self.eta}.")
         for name in ("initial_noise_scale", "epsilon_scaling", "clip_noise"):
@@ -91,9 +105,9 @@ class SamplerConfig(CleanLimits):
                 if getattr(self, name) != neutral:
                     raise ConfigError(f"`sampler.{name}` belongs to the sampler ddim, not to {self.name}.")
         self.check_limits()
-        if self.is_limiting and self.name not in _LIMITING:
+        if self.is_limiting and self.name not in LIMITING:
             raise ConfigError(
-                f"`sampler.clip_clean` and `sampler.dynamic_thresholding_ratio` belong to {' and '.join(_LIMITING)}, "
+                f"`sampler.clip_clean` and `sampler.dynamic_thresholding_ratio` belong to {' and '.join(LIMITING)}, "
                 f"not to {self.name}."
             )
         if self.noise_from_clipped and not self.is_limiting:
@@ -116,18 +130,52 @@ class Sampler(Protocol):
         schedule: NoiseSchedule,
         *,
         unconditional: Denoise | None = None,
+        both: DenoiseBoth | None = None,
         variance_noise: Callable[[int], Tensor] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Tensor: ...
 
 
-def create_sampler(config: SamplerConfig) -> Sampler:
-    """Returns :func:`sample` under ``config``.
+@dataclass(frozen=True)
+class ConfiguredSampler:
+    """:func:`sample` under a configuration that is checked."""
 
-    :raises ConfigError: A field cannot be honoured.
-    """
+    config: SamplerConfig
+
+    def __call__(
+        self,
+        denoise: Denoise,
+        latents: Tensor,
+        schedule: NoiseSchedule,
+        *,
+        unconditional: Denoise | None = None,
+        both: DenoiseBoth | None = None,
+        variance_noise: Callable[[int], Tensor] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Tensor:
+        return sample(
+            denoise,
+            latents,
+            schedule,
+            self.config,
+            unconditional=unconditional,
+            both=both,
+            variance_noise=variance_noise,
+            on_step=on_step,
+        )
+
+    def timesteps(self, schedule: NoiseSchedule) -> list[int]:
+        """The timesteps that are visited, first to last: as many as there are passes.
+
+        :raises ConfigError: The schedule has fewer timesteps than steps are asked for.
+        """
+        return inference_timesteps(schedule, self.config.num_steps, self.config.spacing)
+
+
+def create_sampler(config: SamplerConfig) -> ConfiguredSampler:
+    """:raises ConfigError: A field cannot be honoured."""
     config.check()
-    return partial(sample, config=config)
+    return ConfiguredSampler(config)
 
 
 def sample(
@@ -137,148 +185,100 @@ def sample(
     config: SamplerConfig,
     *,
     unconditional: Denoise | None = None,
+    both: DenoiseBoth | None = None,
     variance_noise: Callable[[int], Tensor] | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Draws clean, normalised concepts.
+    """Draws clean, normalised concepts. Nothing here waits for the device before the last step.
 
     :param denoise: Predicts with the context.
     :param latents: N(0, 1) noise ``[..., C]``.
-    :param unconditional: Predicts without it; needed when ``guidance_scale`` is not 1.
+    :param unconditional: Predicts without it; needed, or ``both``, when ``guidance_scale`` is not 1.
+    :param both: The two in one call, for guided steps; the others ask ``denoise``.
     :param variance_noise: The N(0, 1) noise of step i where ``eta`` is above 0; drawn here by default.
     :param on_step: Called after each prediction with its number, from 1, and the number of steps.
     :returns: ``[..., C]``, float32, or float64 where both latents and predictions are.
     :raises ConfigError: The configuration does not go with the schedule.
-    :raises SamplingError: Latents became infinite or NaN.
+    :raises SamplingError: Latents became infinite or NaN; the message names the first step that saw it.
     """
     config.check()
-    if config.guidance_scale != 1.0 and unconditional is None:
-        raise ConfigError("`sampler.guidance_scale` other than 1 needs a prediction without context.")
     steps = plan_steps(schedule, config.num_steps, config.spacing)
+    guided = _guided_timesteps(steps, schedule, config)
+    if config.guidance_scale != 1.0 and both is None:
+        if unconditional is None:
+            raise ConfigError("`sampler.guidance_scale` other than 1 needs a prediction without context.")
+        both = _in_turn(denoise, unconditional)
+    watch = _FiniteWatch(steps)
 
     def predict(noisy: Tensor, number: int) -> Tensor:
         step = steps[number]
-        clean = precise(denoise(noisy, step.timestep))
-        # At pure noise both estimates of the noise are the latents themselves: there is nothing to guide.
-        if config.guidance_scale != 1.0 and step.timestep != schedule.last_timestep:
-            assert unconditional is not None
-            alpha = noisy.new_tensor(step.alpha)
-            other = precise(unconditional(noisy, step.timestep))
+        if step.timestep in guided:
+            assert both is not None
+            clean, other = (precise(x) for x in both(noisy, step.timestep))
+            alpha = torch.full((), step.alpha, dtype=noisy.dtype, device=noisy.device)
             clean = guide(clean, other, noisy, alpha, scale=config.guidance_scale, rescale=config.guidance_rescale)
-        if not torch.isfinite(clean).all():
-            what = "The denoiser's prediction"
-            cause = "The model's weights, or the prediction type it is run with, are wrong."
-            if not torch.isfinite(noisy).all():
-                what, cause = "What the denoiser was given", "The starting noise, or the last prediction, is too large."
-            raise SamplingError(
-                f"{what} at step {number + 1} of {len(steps)} (timestep {step.timestep}) is not finite. {cause}"
-            )
+        else:
+            clean = precise(denoise(noisy, step.timestep))
+        watch.note(noisy, clean)
         if on_step is not None:
             on_step(number + 1, len(steps))
         return clean
 
     start = precise(latents) * config.initial_noise_scale
-    return SAMPLERS[config.name](predict, _clip(start, config), steps, config, variance_noise)
+    clean = SAMPLERS[config.name](predict, clip(start, config), steps, config, variance_noise)
+    watch.check()
+    return clean
 
 
-def ddim(
-    predict: Denoise,
-    latents: Tensor,
-    steps: list[Step],
-    config: SamplerConfig,
-    variance_noise: Callable[[int], Tensor] | None = None,
-) -> Tensor:
-    """Song et al. 2021, equation 12. ``predict`` takes the number of the step.
-
-    Returns the clean prediction of the last step.
-    """
-    x = latents
-    clean = x
-    for number, step in enumerate(steps):
-        predicted = predict(x, number)
-        clean = config.limit(predicted)
-        if number == len(steps) - 1:
-            break
-        noise = None
-        if config.eta > 0.0:
-            noise = variance_noise(number) if variance_noise is not None else torch.randn_like(x)
-        x = ddim_step(
-            clean,
-            x,
-            step,
-            noise_from=clean if config.noise_from_clipped else predicted,
-            eta=config.eta,
-            epsilon_scaling=config.epsilon_scaling,
-            variance_noise=noise,
+def _guided_timesteps(steps: list[Step], schedule: NoiseSchedule, config: SamplerConfig) -> set[int]:
+    if config.guidance_scale == 1.0:
+        return set()
+    # At pure noise both estimates of the noise are the latents themselves: there is nothing to guide.
+    shares = {step.timestep: 1.0 - step.alpha for step in steps if step.timestep != schedule.last_timestep}
+    if config.guidance_interval is None:
+        return set(shares)
+    low, high = config.guidance_interval
+    guided = {timestep for timestep, share in shares.items() if low <= share <= high}
+    if not guided:
+        seen = ", ".join(f"{share:.3g}" for share in list(shares.values())[:12]) or "none but 1"
+        raise ConfigError(
+            f"`sampler.guidance_interval` {list(config.guidance_interval)} holds none of the shares of noise that "
+            f"{len(steps)} steps visit.\nThey are {seen}. Widen it, or take more steps."
         )
-        x = _clip(x, config)
-    return clean
+    return guided
 
 
-def ddim_step(
-    clean: Tensor,
-    noisy: Tensor,
-    step: Step,
-    *,
-    noise_from: Tensor | None = None,
-    eta: float = 0.0,
-    epsilon_scaling: float | None = None,
-    variance_noise: Tensor | None = None,
-) -> Tensor:
-    """One step: ``sqrt(b) clean + sqrt(1 - b - s^2) noise + s z`` with ``s^2 = eta^2 (1-b)/(1-a) (1-a/b)``.
-
-    :param noise_from: The clean prediction that leaves the noise over, where it is not ``clean``.
-    """
-    a, b = step.alpha, step.next_alpha
-    noise = (noisy - a**0.5 * (clean if noise_from is None else noise_from)) / (1.0 - a) ** 0.5
-    if epsilon_scaling is not None:
-        noise = noise / epsilon_scaling
-    variance = eta**2 * (1.0 - b) / (1.0 - a) * (1.0 - a / b)
-    # In exact arithmetic never negative: eta is at most 1. Rounding may leave -1e-17 at the first step.
-    direction = max(1.0 - b - variance, 0.0) ** 0.5
-    x = b**0.5 * clean + direction * noise
-    return x if variance_noise is None else x + variance**0.5 * variance_noise
+def _in_turn(denoise: Denoise, unconditional: Denoise) -> DenoiseBoth:
+    return lambda noisy, timestep: (denoise(noisy, timestep), unconditional(noisy, timestep))
 
 
-def dpm_solver_2m(
-    predict: Denoise,
-    latents: Tensor,
-    steps: list[Step],
-    config: SamplerConfig,
-    variance_noise: Callable[[int], Tensor] | None = None,
-) -> Tensor:
-    """DPM-Solver++(2M), Lu et al. 2022, algorithm 2, in ratios instead of logarithms.
+class _FiniteWatch:
+    """Notes on the device which rows are finite, and looks at all notes at once."""
 
-    With l = log(sqrt(a) / sqrt(1 - a)), the exponential of a step's length h is the quotient of two signal-to-noise
-    ratios; at zero terminal SNR h is infinite and exp(-h) is 0. The first step, the one after an infinite h, and the
-    last are plain first-order ones.
-    """
-    x = latents
-    clean = x
-    previous: Tensor | None = None
-    previous_length = 0.0
-    for number, step in enumerate(steps):
-        clean = config.limit(predict(x, number))
-        if number == len(steps) - 1:
-            break
-        a, b = step.alpha, step.next_alpha
-        decay = ((1.0 - b) * a / ((1.0 - a) * b)) ** 0.5
-        estimate = clean
-        length = -math.log(decay) if decay > 0.0 else float("inf")
-        if previous is not None and 0.0 < previous_length < float("inf"):
-            ratio = length / (2.0 * previous_length)
-            estimate = clean + ratio * (clean - previous)
-        x = ((1.0 - b) / (1.0 - a)) ** 0.5 * x + b**0.5 * (1.0 - decay) * estimate
-        x = _clip(x, config)
-        previous, previous_length = clean, length
-    return clean
+    def __init__(self, steps: list[Step]) -> None:
+        self._steps = steps
+        self._notes: list[Tensor] = []
 
+    def note(self, noisy: Tensor, clean: Tensor) -> None:
+        """What one step was given and what it predicted, both ``[..., C]``."""
+        self._notes.append(torch.stack([torch.isfinite(x).all(dim=-1).flatten() for x in (noisy, clean)]))
 
-def _clip(x: Tensor, config: SamplerConfig) -> Tensor:
-    return x if config.clip_noise is None else x.clamp(-config.clip_noise, config.clip_noise)
-
-
-SAMPLERS: Final = {"ddim": ddim, "dpm_solver_2m": dpm_solver_2m}
-
-_LIMITING: Final = ("ddim", "dpm_solver_2m")
-"""Samplers that limit the clean predictions they are given."""
+    def check(self) -> None:
+        """:raises SamplingError: A row was not finite."""
+        # The first question alone waits for the device.
+        if not self._notes or bool(torch.stack(self._notes).all()):
+            return
+        number = next(i for i, note in enumerate(self._notes) if not bool(note.all()))
+        was_given, predicted = self._notes[number].cpu()
+        what = "The denoiser's prediction"
+        cause = "The model's weights, or the prediction type it is run with, are wrong."
+        good = predicted
+        if not bool(was_given.all()):
+            what, cause = "What the denoiser was given", "The starting noise, or the last prediction, is too large."
+            good = was_given
+        bad = (~good).nonzero().flatten().tolist()
+        rows = f" in {len(bad)} of {len(good)} rows, first in row {bad[0] + 1}" if len(good) > 1 else ""
+        raise SamplingError(
+            f"{what} at step {number + 1} of {len(self._steps)} (timestep {self._steps[number].timestep}) is not "
+            f"finite{rows}. {cause}"
+        )

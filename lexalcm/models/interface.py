@@ -8,24 +8,43 @@ for ``N`` or ``B, T``, whichever form the batch's :class:`~lexalcm.layout.Docume
 positions of it where the denoiser runs: all of them, or those behind the sources of a layout that has sources.
 
 A family implements :meth:`TwoTowerModel.encode`, :meth:`TwoTowerModel.predict`, :meth:`TwoTowerModel.denoise_cache`
-and :meth:`TwoTowerModel.predict_step`; the rest stands here once. Inside the project every prediction is the *clean*,
+and :meth:`TwoTowerModel.predict_step`, for generation a state and :meth:`TwoTowerModel.next_cache` too; the rest stands
+here once. Inside the project every prediction is the *clean*,
 normalised concept; what a network was trained to output is converted here and nowhere else.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import Module
+from typing_extensions import Self
 
 from lexalcm.diffusion.parametrization import OutputForm, PredictionType, to_clean
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.errors import ConfigError
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.normalizer.config import NormalizerConfig
+
+
+class GrowingDocuments(Protocol):
+    """A batch of documents that grow concept by concept; each may have another length, leave, and be joined by others.
+
+    Layers with the usual parts have :class:`lexalcm.models.layers.document_state.DocumentState`.
+    """
+
+    def fork(self) -> Self:
+        """A state without documents, which shares what depends on the weights alone."""
+
+    def select(self, rows: Sequence[int], device: torch.device) -> None:
+        """Keeps the documents with these numbers, in this order."""
+
+    def join(self, other: Self) -> None:
+        """Adds another state's documents behind these."""
 
 
 class TwoTowerModel(Module, ABC):
@@ -48,6 +67,9 @@ class TwoTowerModel(Module, ABC):
 
     normalizer_name: str | None = None
     """The card that a new model's statistics come from where nobody names another."""
+
+    predicts_directly: bool = False
+    """Whether a prediction depends on neither noise nor timestep: one pass is all there is to draw."""
 
     trained_with_guidance: bool | None = None
     """Whether positions without context are trained; ``None`` where the configuration does not say."""
@@ -77,8 +99,8 @@ class TwoTowerModel(Module, ABC):
         """Runs the causal contextualizer.
 
         :param concepts: Clean, normalised concepts ``[*P, C]``.
-        :param state: From :meth:`new_state`. With it, ``concepts`` are padded ``[B, T_new, C]`` and continue what the
-            state has seen; keys and values are kept in it.
+        :param state: From :meth:`new_state`. With it, ``concepts`` are padded ``[B, T_new, C]``, all real, and continue
+            the state's documents; what the next concept needs of them is kept in it.
         :returns: The context: an object of the family's own, which only its other methods read.
         """
 
@@ -107,7 +129,8 @@ class TwoTowerModel(Module, ABC):
         """Computes once what :meth:`predict_step` needs of the context at every diffusion step.
 
         :param next_only: False: queries stand at every position, as in training. True: one query a document, at the
-            position after its last concept; ``layout`` must be padded and its documents of equal length.
+            position after its last concept; ``layout`` must be padded and its documents of equal length. Of a context
+            with a state, this is :meth:`next_cache`.
         """
 
     @abstractmethod
@@ -118,9 +141,28 @@ class TwoTowerModel(Module, ABC):
         :param dropped: True: every position sees the zero vector alone; or bool ``[*Q]``.
         """
 
+    def predict_both(self, noisy: Tensor, timestep: int, cache: Any) -> Tensor:
+        """:meth:`predict_step` with the context and without it, as guidance needs them.
+
+        A family overrides it where one pass over its weights does for the two.
+
+        :param noisy: ``[B, 1, C]``; the cache is a ``next_only`` one.
+        :returns: ``[2, B, 1, C]``, the prediction that sees the context first.
+        """
+        return torch.stack([self.predict_step(noisy, timestep, cache, dropped=dropped) for dropped in (False, True)])
+
     @abstractmethod
-    def new_state(self) -> Any:
-        """Returns an empty state for incremental :meth:`encode`."""
+    def new_state(self, timesteps: Sequence[int] = ()) -> GrowingDocuments:
+        """Returns a state without documents for incremental :meth:`encode`.
+
+        It and what is forked from it hold tables computed from the weights: where these change, make a new one.
+
+        :param timesteps: Those that will be asked for, so that their tables can be computed at once.
+        """
+
+    @abstractmethod
+    def next_cache(self, state: Any) -> Any:
+        """What :meth:`predict_step` needs for the next concept of every document of a state, however long each is."""
 
     @abstractmethod
     def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
@@ -174,10 +216,18 @@ class TwoTowerModel(Module, ABC):
         output = self.predict(noisy, timesteps, context, layout, dropped=dropped)
         return self._clean(output, noisy, self.schedule.alpha_cumprod(timesteps))
 
+    def denoise_both(self, noisy: Tensor, timestep: int, cache: Any) -> tuple[Tensor, Tensor]:
+        """:meth:`predict_both`, converted: the predicted clean, normalised concepts in float32."""
+        at = torch.full((), timestep, device=noisy.device)
+        with_context, without = self._clean(
+            self.predict_both(noisy, timestep, cache), noisy.expand(2, *noisy.shape), self.schedule.alpha_cumprod(at)
+        )
+        return with_context, without
+
     def denoise_step(self, noisy: Tensor, timestep: int, cache: Any, *, dropped: bool | Tensor = False) -> Tensor:
         """:meth:`predict_step`, converted: the predicted clean, normalised concepts in float32."""
         output = self.predict_step(noisy, timestep, cache, dropped=dropped)
-        at = torch.tensor(timestep, device=noisy.device)
+        at = torch.full((), timestep, device=noisy.device)
         return self._clean(output, noisy, self.schedule.alpha_cumprod(at))
 
     def _clean(self, output: Tensor, noisy: Tensor, alpha_cumprod: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
 from lexalcm.evaluation.baselines import FittedBaselines, copy_previous
 from lexalcm.evaluation.predict import one_pass
 from lexalcm.evaluation.protocol import Figures, retrieval_figures
-from lexalcm.generation.continuation import continue_document
+from lexalcm.generation.config import GenerationConfig
+from lexalcm.generation.generator import ConceptGenerator, NewConcept, Prompt
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.pipelines.demo_corpus import DemoCorpusConfig, write_demo_corpus
 from lexalcm.recipes.curves import plot_losses, read_metrics
@@ -32,6 +33,7 @@ from lexalcm.text.stand_in_encoder import STAND_IN_NAME
 
 _PROMPT_LENGTH = 2
 _CONTINUED = 5
+_SHOWN = 4
 
 
 def run_quickstart(
@@ -112,13 +114,16 @@ def _show_continuations(model: TwoTowerModel, training: list[Document], document
         np.concatenate([d.concepts for d in known]), [s for d in known for s in d.sentences or []]
     )
     print("\nContinuations of validation stories, as the nearest sentence of the training split (cosine in brackets):")
-    sampler = create_sampler(SamplerConfig(num_steps=20))
-    for number, document in enumerate(documents[:4]):
-        prompt = torch.from_numpy(document.concepts[:_PROMPT_LENGTH].astype(np.float32))
-        generator = torch.Generator().manual_seed(number)
-        made = continue_document(model, prompt, num_concepts=_CONTINUED, sampler=sampler, generator=generator)
+    shown = documents[:_SHOWN]
+    prompts = [Prompt(torch.from_numpy(d.concepts[:_PROMPT_LENGTH].astype(np.float32)), d.id) for d in shown]
+    config = GenerationConfig(max_sentences=_CONTINUED, repetition_threshold=None)
+    made: list[list[np.ndarray]] = [[] for _ in shown]
+    for event in ConceptGenerator(model, create_sampler(SamplerConfig(num_steps=20)), config).generate(prompts):
+        if isinstance(event, NewConcept):
+            made[event.prompt].append(event.concept.numpy())
+    for document, concepts in zip(shown, made):
         print()
         for sentence in (document.sentences or [])[:_PROMPT_LENGTH]:
             print(f"  {sentence}")
-        for sentence, cosine in nearest.find(made.numpy()):
+        for sentence, cosine in nearest.find(np.stack(concepts)):
             print(f"  > {sentence} ({cosine:.2f})")

@@ -6,6 +6,7 @@ a pipeline on; no model trained on it understands anything.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,8 @@ _SONAR_NORM: Final = 0.2
 class StandInEncoder:
     """Deterministic: the same text gives the same vector in every process and on every machine."""
 
+    name = STAND_IN_NAME
+
     def __init__(self, dim: int = 1024) -> None:
         """:param dim: Width of a vector."""
         self.dim = dim
@@ -37,8 +40,11 @@ class StandInEncoder:
             self._projection = SparseRandomProjection(n_components=dim, random_state=_SEED, dense_output=True)
         self._projection.fit(np.zeros((1, _NUM_HASHES)))
 
-    def encode(self, sentences: list[str]) -> np.ndarray:
-        """Returns float32 ``[n, dim]``, each of length 0.2; a text without characters gives the vector of a blank."""
+    def encode(self, sentences: Sequence[str], lang: str | None = None) -> np.ndarray:
+        """Returns float32 ``[n, dim]``, each of length 0.2; a text without characters gives the vector of a blank.
+
+        :param lang: Has no effect.
+        """
         if not sentences:
             return np.zeros((0, self.dim), np.float32)
         projected = self._projection.transform(self._hashes.transform([s if s.strip() else " . " for s in sentences]))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from itertools import pairwise
+from typing import get_args
 
 import pytest
 import torch
@@ -16,13 +18,15 @@ from lexalcm.errors import ConfigError
 PRE1 = NoiseSchedule(ScheduleConfig())
 META = NoiseSchedule(ScheduleConfig(kind="squaredcos_cap_v2", num_steps=100, rescale_zero_terminal_snr=True))
 OPEN_ENDED = NoiseSchedule(ScheduleConfig(kind="linear", num_steps=100))
-SPACINGS: tuple[Spacing, ...] = ("trailing", "meta_trailing", "leading", "linspace")
+SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
+FROM_NOISE = pytest.mark.parametrize("spacing", ["trailing", "dense_ends"])
 
 
+@FROM_NOISE
 @pytest.mark.parametrize("schedule", [PRE1, META], ids=["pre1", "meta"])
-def test_trailing_gives_as_many_as_asked_from_pure_noise_on(schedule: NoiseSchedule) -> None:
+def test_as_many_as_asked_are_given_from_pure_noise_on(schedule: NoiseSchedule, spacing: Spacing) -> None:
     for num_steps in range(1, 101):
-        steps = inference_timesteps(schedule, num_steps)
+        steps = inference_timesteps(schedule, num_steps, spacing)
         assert len(set(steps)) == num_steps and steps == sorted(steps, reverse=True)
         assert steps[0] == schedule.last_timestep and steps[-1] >= schedule.first_timestep
 
@@ -39,6 +43,25 @@ def test_trailing_is_never_further_than_half_a_step_from_equal_spacing() -> None
     for num_steps in range(1, 101):
         found = inference_timesteps(PRE1, num_steps)
         assert all(abs(t - (100 - k * 100 / num_steps)) <= 0.5 for k, t in enumerate(found))
+
+
+def test_dense_ends_by_hand() -> None:
+    assert inference_timesteps(PRE1, 1, "dense_ends") == [100]
+    assert inference_timesteps(PRE1, 2, "dense_ends") == [100, 1]
+    # A quarter of the way: 1 + 99 (0.75 (1 + cos(pi / 4)) / 2 + 0.25 * 0.75) = 82.94.
+    assert inference_timesteps(PRE1, 5, "dense_ends") == [100, 83, 50, 18, 1]
+    assert inference_timesteps(PRE1, 10, "dense_ends") == [100, 95, 86, 73, 58, 43, 28, 15, 6, 1]
+    assert inference_timesteps(META, 10, "dense_ends") == [t - 1 for t in (100, 95, 86, 73, 58, 43, 28, 15, 6, 1)]
+
+
+def test_dense_ends_steps_least_at_both_ends_however_many_timesteps_are_trained() -> None:
+    for trained in (100, 1000, 4096):
+        schedule = NoiseSchedule(ScheduleConfig(num_steps=trained))
+        for num_steps in (5, 8, 10, 20):
+            steps = inference_timesteps(schedule, num_steps, "dense_ends")
+            sizes = [a - b for a, b in pairwise(steps)]
+            assert steps[-1] == round(trained / 100)
+            assert sizes[(num_steps - 1) // 2] > 1.5 * max(sizes[0], sizes[-1])
 
 
 def test_metas_spacings_by_their_formulas() -> None:
@@ -80,7 +103,8 @@ def test_a_start_short_of_pure_noise_is_warned_of(schedule: NoiseSchedule) -> No
 
 
 @pytest.mark.parametrize(
-    ("schedule", "spacing"), [(PRE1, "trailing"), (META, "meta_trailing"), (OPEN_ENDED, "leading")]
+    ("schedule", "spacing"),
+    [(PRE1, "trailing"), (PRE1, "dense_ends"), (META, "meta_trailing"), (OPEN_ENDED, "leading")],
 )
 def test_a_start_that_loses_nothing_is_not_warned_of(schedule: NoiseSchedule, spacing: Spacing) -> None:
     with warnings.catch_warnings():

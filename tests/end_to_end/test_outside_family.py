@@ -21,6 +21,7 @@ from lexalcm.diffusion.objective import Draw, LossTerms, TrainingObjective
 from lexalcm.diffusion.samplers import Sampler
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.models.interface import TwoTowerModel
+from lexalcm.models.layers.document_state import DocumentState, LastVectors
 from lexalcm.models.normalizer.model import ConceptNormalizer
 
 
@@ -33,6 +34,11 @@ class Tower(Module):
     def __init__(self, dim):
         super().__init__()
         self.layers = ModuleList([Linear(dim, dim)])
+
+
+@dataclass
+class ToyState(DocumentState):
+    context: LastVectors
 
 
 class ToyModel(TwoTowerModel):
@@ -57,6 +63,9 @@ class ToyModel(TwoTowerModel):
         self.normalizer.set_statistics(center=center, scale=scale)
 
     def encode(self, concepts, layout, state=None):
+        if state is not None:
+            state.context.latest = self.context_tower.layers[0](concepts[:, -1:])
+            return state.context.latest
         return self.context_tower.layers[0](layout.shift(concepts))
 
     def predict(self, noisy, timesteps, context, layout, *, dropped=None):
@@ -70,8 +79,11 @@ class ToyModel(TwoTowerModel):
     def predict_step(self, noisy, timestep, cache, *, dropped=False):
         return (self.noisy_tower.layers[0](noisy) + (0.0 if dropped is True else cache)).float()
 
-    def new_state(self):
-        return None
+    def next_cache(self, state):
+        return state.context.latest
+
+    def new_state(self, timesteps=()):
+        return ToyState(None, LastVectors())
 
     def towers(self):
         return [self.context_tower, self.noisy_tower]
@@ -110,7 +122,7 @@ class ToySamplerConfig:
 def create_sampler(resolver, config):
     print(f"toy sampler of {config.passes} passes")
 
-    def draw(denoise, latents, schedule, *, unconditional=None, variance_noise=None, on_step=None):
+    def draw(denoise, latents, schedule, *, unconditional=None, both=None, variance_noise=None, on_step=None):
         for _ in range(config.passes):
             clean = denoise(latents, schedule.last_timestep)
         return clean

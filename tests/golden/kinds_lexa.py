@@ -26,8 +26,6 @@ from lexalcm.models.pre1.original import OriginalPre1, create_original
 from lexalcm.models.pre1.original_config import REVISIONS, original_config, revision_of
 from lexalcm.models.pre1.original_layers import quarter_turn, rotary_tables, rotate, seen_keys, sinusoid
 
-LATER: dict[str, str] = {}
-
 Precision = tuple[torch.dtype, dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], float]
 
 

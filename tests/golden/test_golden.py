@@ -1,7 +1,7 @@
 """Golden vectors, found by listing a folder and dispatched on the ``kind`` in each case's ``case.json``.
 
 ``LEXALCM_GOLDEN`` names the folder (default: ``shared/golden`` beside the repository); another set laid out alike runs
-without a change here. A kind nobody knows fails; kinds that a later issue builds are skipped by name.
+without a change here. A kind nobody knows fails.
 """
 
 from __future__ import annotations
@@ -37,8 +37,6 @@ def check(file: Path) -> None:
     kind = case["kind"]
     # Both sets have a "loss". LexaLCM's cases tell a revision, or that they pin the proposal; Meta's do neither.
     kinds = kinds_lexa if "revision" in case or "proposal" in case else kinds_meta
-    if kind in kinds.LATER:
-        pytest.skip(f"{kind}: {kinds.LATER[kind]}")
     assert kind in kinds.KINDS, f"{file}: nobody knows the kind {kind}"
     kinds.KINDS[kind](file.parent, case)
 
@@ -59,16 +57,11 @@ def test_full_size_archs_are_those_of_meta(file: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [{}, {"revision": "final"}], ids=["meta", "lexa"])
-def test_an_unknown_kind_fails_and_a_later_one_is_skipped_by_name(
-    extra: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_kind_fails(extra: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / "any_name" / "case.json"
     file.parent.mkdir()
     file.write_text(json.dumps({"kind": "telepathy", **extra}))
     with pytest.raises(AssertionError, match="telepathy"):
-        check(file)
-    monkeypatch.setitem((kinds_lexa if extra else kinds_meta).LATER, "telepathy", "an issue of its own")
-    with pytest.raises(pytest.skip.Exception, match="^telepathy: an issue of its own"):
         check(file)
 
 
@@ -79,8 +72,3 @@ def test_cases_are_found_at_any_depth_and_a_missing_folder_is_a_reason(tmp_path:
     assert [param.id for param in found_below(tmp_path, "case.json")] == ["a/deep", "b"]
     (absent,) = found_below(tmp_path / "absent", "case.json")
     assert "LEXALCM_GOLDEN" in absent.marks[0].kwargs["reason"]
-
-
-@pytest.mark.parametrize("kinds", [kinds_lexa, kinds_meta])
-def test_no_kind_is_both_built_and_left_for_later(kinds: Any) -> None:
-    assert not set(kinds.KINDS) & set(kinds.LATER)

@@ -11,6 +11,7 @@ sonar_embed_dim, M model_dim, K noise draws.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -21,7 +22,7 @@ from lexalcm.errors import ConfigError
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.base_lcm.config import BaseConfig
 from lexalcm.models.interface import TwoTowerModel
-from lexalcm.models.layers.attention import KeyValueCache
+from lexalcm.models.layers.document_state import CachedTower, DocumentState, LastVectors
 from lexalcm.models.layers.transformer import CausalTransformer, ConceptFrontend, Projection, compiled_parts
 from lexalcm.models.normalizer.config import NormalizerConfig
 from lexalcm.models.normalizer.factory import create_normalizer
@@ -53,6 +54,16 @@ class BaseContext:
     """``[B, T, C]`` what is predicted for the position after each new one; padded layouts only."""
 
 
+@dataclass
+class BaseState(DocumentState):
+    """What incremental encoding keeps of the sentences so far."""
+
+    tower: CachedTower
+
+    following: LastVectors
+    """``[B, 1, C]`` what is predicted for the position after the last."""
+
+
 class BaseLCM(TwoTowerModel):
     """Meta's base model."""
 
@@ -60,6 +71,7 @@ class BaseLCM(TwoTowerModel):
     prediction_type = "sample"
     min_context_len = 1
     trained_with_guidance = False
+    predicts_directly = True
 
     def __init__(self, config: BaseConfig) -> None:
         super().__init__()
@@ -95,24 +107,22 @@ class BaseLCM(TwoTowerModel):
     def normalizer_config(self) -> NormalizerConfig:
         return super().normalizer_config if self.config.normalizer is None else self.config.normalizer
 
-    def encode(
-        self, concepts: Tensor, layout: DocumentLayout, state: list[KeyValueCache] | None = None
-    ) -> BaseContext:
+    def encode(self, concepts: Tensor, layout: DocumentLayout, state: BaseState | None = None) -> BaseContext:
         """:raises ConfigError: A document is longer than the configuration's ``max_seq_len``."""
-        self.check_length(layout.width + (0 if state is None else state[0].length))
+        self.check_length(layout.width + (0 if state is None else state.tower.rows.width))
         if state is not None:
-            return BaseContext(None, self.following(concepts, layout, state))
+            following = self.following(concepts, layout, state)
+            state.following.latest = following[:, -1:]
+            return BaseContext(None, following)
         if layout.past is not None:
             return BaseContext(layout.delay(self.following(layout.drop_last(concepts), layout.past)), None)
         following = self.following(concepts, layout)
         return BaseContext(layout.shift(following), following)
 
-    def following(
-        self, concepts: Tensor, layout: DocumentLayout, state: list[KeyValueCache] | None = None
-    ) -> Tensor:
+    def following(self, concepts: Tensor, layout: DocumentLayout, state: BaseState | None = None) -> Tensor:
         """Predicts the concept after each, ``[*P, C]``, in the model's space."""
-        positions = layout.positions if state is None else layout.positions + state[0].length
-        return self.postnet(self.lcm(self.frontend(concepts, positions), layout, positions, state))
+        positions, cached = (layout.positions, None) if state is None else state.tower.grow(concepts)
+        return self.postnet(self.lcm(self.frontend(concepts, positions), layout, positions, cached))
 
     def predict(
         self,
@@ -138,8 +148,12 @@ class BaseLCM(TwoTowerModel):
         _refuse_dropping(None if dropped is False else dropped)
         return cache.expand(noisy.shape)
 
-    def new_state(self) -> list[KeyValueCache]:
-        return [KeyValueCache() for _ in self.lcm.layers]
+    def next_cache(self, state: BaseState) -> Tensor:
+        assert state.following.latest is not None, "nothing is predicted before the first concept"
+        return state.following.latest
+
+    def new_state(self, timesteps: Sequence[int] = ()) -> BaseState:
+        return BaseState(None, CachedTower(len(self.lcm.layers)), LastVectors())
 
     def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         """Counted as :meth:`lexalcm.models.pre1.config.Pre1Config.flops_per_concept` does; draws cost nothing."""

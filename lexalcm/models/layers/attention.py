@@ -19,7 +19,11 @@ from torch import Tensor
 from torch.nn import Linear, Module
 
 from lexalcm.layout import DocumentLayout
+from lexalcm.models.layers.key_value_cache import Growth, KeyValueCache
 from lexalcm.models.layers.precision import at_least_float32
+
+CachedLayer = tuple[KeyValueCache, Growth]
+"""One layer's keys and values of what came before, and where the new ones go."""
 
 
 class RotaryTable:
@@ -143,16 +147,16 @@ class CausalSelfAttention(MultiheadProjections):
     """Causal attention within each document, queries and keys rotated after their projections if there is a table."""
 
     def forward(
-        self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable | None, cache: KeyValueCache | None
+        self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable | None, cached: CachedLayer | None = None
     ) -> Tensor:
+        """:param cached: The keys and values of what came before, and where the new ones go."""
         q = self.queries(x, rotary)
         k, v = self.keys_and_values(x, rotary)
-        if cache is None:
+        if cached is None:
             return self.merge(attend_causally(q, k, v, layout, dropout_p=self._active_dropout_p))
-        past = cache.length
-        k, v = cache.append(k, v)
-        may_look = torch.ones(q.size(1), k.size(1), dtype=torch.bool, device=q.device).tril(past)
-        return self.merge(attend(q, k, v, mask=may_look, dropout_p=self._active_dropout_p))
+        cache, growth = cached
+        k, v = cache.append(k, v, growth)
+        return self.merge(attend(q, k, v, mask=growth.mask, dropout_p=self._active_dropout_p))
 
 
 class PastCrossAttention(MultiheadProjections):
@@ -179,9 +183,9 @@ class PastCrossAttention(MultiheadProjections):
         """
         bias = self.v_proj.bias
         if dropped is True:
-            if bias is None and self.output_proj.bias is None:
-                return torch.zeros_like(x)
             alone = torch.zeros_like(x) if bias is None else bias.to(x.dtype).expand(x.shape)
+            if bias is None and self.output_proj.bias is None:
+                return alone
             return self.output_proj(self.drop_lone_weight(alone))
         q = self.queries(x, rotary)
         if layout is None:
@@ -197,6 +201,13 @@ class PastCrossAttention(MultiheadProjections):
         return self.output_proj(seen)
 
 
+    def seen_alone(self) -> Tensor:
+        """What a query gets that sees the zero vector alone, ``[M]``: the same wherever it stands."""
+        weight = self.output_proj.weight
+        bias = self.v_proj.bias
+        return self.output_proj(weight.new_zeros(weight.size(1)) if bias is None else bias)
+
+
 class OwnPositionAttention(MultiheadProjections):
     """Self-attention that sees its own position only. The softmax of one score is 1, so what is left is ``W_o W_v x``;
     the query and key projections stand in the checkpoint and have no influence."""
@@ -204,20 +215,12 @@ class OwnPositionAttention(MultiheadProjections):
     def forward(self, x: Tensor) -> Tensor:
         return self.output_proj(self.drop_lone_weight(self.v_proj(x)))
 
-
-class KeyValueCache:
-    """Keys and values ``[B, T, H, E]`` of the positions seen so far, one object an attention layer."""
-
-    def __init__(self) -> None:
-        self._k: Tensor | None = None
-        self._v: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        return 0 if self._k is None else self._k.size(1)
-
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds new positions and returns all keys and values."""
-        self._k = k if self._k is None else torch.cat([self._k, k], dim=1)
-        self._v = v if self._v is None else torch.cat([self._v, v], dim=1)
-        return self._k, self._v
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of the one linear layer that both projections are, multiplied in float32 at least."""
+        outer, inner = at_least_float32(self.output_proj.weight), at_least_float32(self.v_proj.weight)
+        bias = None if self.output_proj.bias is None else at_least_float32(self.output_proj.bias)
+        if self.v_proj.bias is not None:
+            moved = outer @ at_least_float32(self.v_proj.bias)
+            bias = moved if bias is None else bias + moved
+        dtype = self.v_proj.weight.dtype
+        return (outer @ inner).to(dtype), None if bias is None else bias.to(dtype)

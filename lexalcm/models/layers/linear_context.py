@@ -9,10 +9,13 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 from torch.nn.init import zeros_
+from typing_extensions import Self
 
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.layers.precision import precise_linear
@@ -41,15 +44,49 @@ class LinearContext(Module):
         parts.append(layout.shift(total) / layout.positions.clamp(min=1).unsqueeze(-1))
         return torch.cat(parts, dim=-1)
 
-    def next_features(self, history: Tensor) -> Tensor:
-        """The features of the position after the last.  :param history: ``[B, T, C]``.  :returns: ``[B, 1, F]``."""
-        padded = torch.nn.functional.pad(history, (0, 0, self.num_previous, 0))
-        parts = [padded[:, -1 - back : padded.size(1) - back] for back in range(self.num_previous)]
-        return torch.cat([*parts, history.mean(dim=1, keepdim=True)], dim=-1)
+    def forward(self, features: Tensor) -> Tensor:
+        """:param features: ``[*P, F]``.  :returns: float32 ``[*P, C]``."""
+        return precise_linear(features, self.proj)
 
-    def forward(self, features: Tensor, dropped: bool | Tensor | None) -> Tensor:
-        """:param dropped: True where (``[*P]``) the context is not to be seen.  :returns: float32 ``[*P, C]``."""
-        out = precise_linear(features, self.proj)
-        if isinstance(dropped, Tensor):
-            out = out.masked_fill(dropped.unsqueeze(-1), 0.0)
-        return out
+
+class RecentConcepts:
+    """What the path's features of the next position are made of, of documents that grow: the last n concepts, and the sum
+    and the number of all."""
+
+    def __init__(self, num_previous: int) -> None:
+        self.num_previous = num_previous
+        self._last: Tensor | None = None
+        self._sum: Tensor | None = None
+        self._count: Tensor | None = None
+
+    def append(self, concepts: Tensor) -> None:
+        """:param concepts: The new ones of every document ``[B, T, C]``, T at least 1."""
+        if self._last is None or self._sum is None or self._count is None:
+            self._last = concepts.new_zeros(len(concepts), self.num_previous, concepts.size(-1))
+            self._sum = concepts.new_zeros(len(concepts), 1, concepts.size(-1))
+            self._count = concepts.new_zeros(len(concepts), 1, 1)
+        last = torch.cat([self._last, concepts], dim=1)
+        self._last = last[:, last.size(1) - self.num_previous :]
+        self._sum = self._sum + concepts.sum(dim=1, keepdim=True)
+        self._count = self._count + concepts.size(1)
+
+    def features(self) -> Tensor:
+        """:returns: ``[B, 1, F]``."""
+        assert self._last is not None and self._sum is not None and self._count is not None
+        return torch.cat([self._last.flip(1).flatten(1).unsqueeze(1), self._sum / self._count], dim=-1)
+
+    def empty(self) -> Self:
+        return type(self)(self.num_previous)
+
+    def select(self, rows: Sequence[int], index: Tensor) -> None:
+        self._last, self._sum, self._count = (kept.index_select(0, index) for kept in self._kept())
+
+    def join(self, other: Self) -> None:
+        if self._last is None:
+            self._last, self._sum, self._count = other._kept()
+            return
+        self._last, self._sum, self._count = (torch.cat(pair) for pair in zip(self._kept(), other._kept()))
+
+    def _kept(self) -> tuple[Tensor, Tensor, Tensor]:
+        assert self._last is not None and self._sum is not None and self._count is not None
+        return self._last, self._sum, self._count

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Module, ModuleList, Parameter
 
 from lexalcm.layout import DocumentLayout
-from lexalcm.models.layers.attention import CausalSelfAttention, KeyValueCache, MultiheadProjections, RotaryTable
+from lexalcm.models.layers.attention import CachedLayer, CausalSelfAttention, MultiheadProjections, RotaryTable
 from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.feed_forward import FeedForward, SwiGLU, create_activation
 from lexalcm.models.layers.norm_styles import create_norm
@@ -45,10 +45,10 @@ class CausalTransformerLayer(Module):
             self.residual_scale = Parameter(torch.full((model_dim,), float(config.scale_residual)))
 
     def forward(
-        self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable | None, cache: KeyValueCache | None
+        self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable | None, cached: CachedLayer | None = None
     ) -> Tensor:
         h = x if self.post_norm else self.self_attn_layer_norm(x)
-        h = self.self_attn(h, layout, rotary, cache)
+        h = self.self_attn(h, layout, rotary, cached)
         x = self.residual(x, h if self.self_attn_norm is None else self.self_attn_norm(h))
         if self.post_norm:
             x = self.self_attn_layer_norm(x)
@@ -69,14 +69,14 @@ class CausalTransformer(Module):
         self._rope_theta = config.rope_theta if config.pos_embedding_style == "rope" else None
 
     def forward(
-        self, x: Tensor, layout: DocumentLayout, positions: Tensor, caches: Sequence[KeyValueCache] | None = None
+        self, x: Tensor, layout: DocumentLayout, positions: Tensor, cached: Sequence[CachedLayer] | None = None
     ) -> Tensor:
         """
-        :param positions: int64 ``[*P]``; those of ``layout``, later ones when ``caches`` hold what came before.
+        :param positions: int64 ``[*P]``; those of ``layout``, later ones when there is something cached.
         """
         rotary = rotary_table(positions, self._head_dim, self._rope_theta, x)
         for i, layer in enumerate(self.layers):
-            x = layer(x, layout, rotary, None if caches is None else caches[i])
+            x = layer(x, layout, rotary, None if cached is None else cached[i])
         return self.final_dropout(x if self.layer_norm is None else self.layer_norm(x))
 
 

@@ -8,7 +8,8 @@ H heads, E head dim, F features of the linear path.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,17 +20,19 @@ from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.layers.attention import (
+    CachedLayer,
     CausalSelfAttention,
-    KeyValueCache,
     OwnPositionAttention,
     PastCrossAttention,
     RotaryTable,
 )
+from lexalcm.models.layers.denoiser_passes import DenoiserPasses, LayerParts, Past
+from lexalcm.models.layers.document_state import CachedTower, DocumentState, PastKeys
 from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.feed_forward import SwiGLU
-from lexalcm.models.layers.linear_context import LinearContext
+from lexalcm.models.layers.linear_context import LinearContext, RecentConcepts
 from lexalcm.models.layers.modulation import AdaptiveRMSNorm, Modulation, TimestepConditioning
-from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, at_least_float32, no_autocast, precise_linear
+from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, at_least_float32, precise_linear
 from lexalcm.models.layers.residual import Residual
 from lexalcm.models.layers.timestep import TimestepEncoder
 from lexalcm.models.normalizer.model import ConceptNormalizer
@@ -74,8 +77,10 @@ class ContextualizerLayer(Module):
         self.ffn_layer_norm = RMSNorm(config.model_dim)
         self.residual = Residual(config.context_dropout_p)
 
-    def forward(self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable, cache: KeyValueCache | None) -> Tensor:
-        x = self.residual(x, self.self_attn(self.self_attn_layer_norm(x), layout, rotary, cache))
+    def forward(
+        self, x: Tensor, layout: DocumentLayout, rotary: RotaryTable, cached: CachedLayer | None = None
+    ) -> Tensor:
+        x = self.residual(x, self.self_attn(self.self_attn_layer_norm(x), layout, rotary, cached))
         return self.residual(x, self.ffn(self.ffn_layer_norm(x)))
 
 
@@ -106,6 +111,18 @@ class DenoiserLayer(Module):
         self.ffn_modulator = Linear(dim, 3 * dim)
         self.residual = Residual(config.denoiser_dropout_p)
 
+    @property
+    def parts(self) -> LayerParts:
+        return LayerParts(
+            own_norm=self.self_attn_layer_norm,
+            own=self.self_attn,
+            own_after=None,
+            cross_norm=self.cross_attn_layer_norm,
+            cross=self.cross_attn,
+            ffn_norm=self.ffn_layer_norm,
+            ffn=self.ffn,
+        )
+
     def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
         made = []
         for modulator, norm in (
@@ -121,7 +138,7 @@ class DenoiserLayer(Module):
         self,
         x: Tensor,
         modulations: list[Modulation] | TimestepConditioning,
-        past: tuple[Tensor, Tensor] | Tensor,
+        past: Past | Tensor,
         layout: DocumentLayout | None,
         dropped: bool | Tensor | None,
     ) -> Tensor:
@@ -152,13 +169,17 @@ class Denoiser(Module):
 
 
 @dataclass
-class Pre1State:
+class Pre1State(DocumentState):
     """What incremental encoding keeps of the sentences so far."""
 
-    self_attn: list[KeyValueCache]
-    cross_attn: list[KeyValueCache]
-    modulations: dict[int, list[list[Modulation]]] = field(default_factory=dict)
-    concepts: Tensor | None = None
+    tables: DenoiserPasses
+
+    tower: CachedTower
+
+    past: PastKeys
+
+    recent: RecentConcepts
+    """Kept whether the model has a linear path or not."""
 
 
 @dataclass
@@ -174,20 +195,27 @@ class Pre1Context:
     features: Tensor | None
     """``[*Q, F]`` the linear path's input for each position that is predicted."""
 
-    next_features: Tensor | None
-    """``[B, 1, F]`` the linear path's input for the position after the last; padded layouts of equal lengths only."""
+    recent: RecentConcepts | None
+    """What the linear path's input for the position after the last is made of; padded layouts of equal lengths only."""
 
     state: Pre1State | None
 
 
 @dataclass
 class Pre1Cache:
-    """What all diffusion steps share: keys and values of the context, and modulations by timestep."""
+    """What all diffusion steps share: keys and values of the context, and tables by timestep."""
 
-    keys_and_values: list[tuple[Tensor, Tensor]]
-    features: Tensor | None
+    keys_and_values: list[Past]
+
+    linear: Tensor | None
+    """``[*Q, C]``, or ``[B, 1, C]``: what the linear path says, float32."""
+
     layout: DocumentLayout | None
-    modulations: dict[int, list[list[Modulation]]]
+
+    passes: DenoiserPasses
+
+    mask: Tensor | None = None
+    """bool ``[B, 1, 1, T]`` of the real keys, for the next position of documents that are not equally long."""
 
 
 class Pre1Model(TwoTowerModel):
@@ -222,40 +250,45 @@ class Pre1Model(TwoTowerModel):
         self.normalizer.set_statistics(center=center, scale=scale)
 
     def encode(self, concepts: Tensor, layout: DocumentLayout, state: Pre1State | None = None) -> Pre1Context:
-        past = hidden = None
         if state is not None:
-            hidden = self._contexts(concepts, layout, state)
-        elif layout.past is not None:
+            hidden = self._contexts(concepts, layout, *state.tower.grow(concepts))
+            self._add_past(state.past, hidden)
+            state.recent.append(concepts)
+            return Pre1Context(None, hidden, None, state.recent, state)
+        hidden = features = recent = None
+        if layout.past is not None:
             past = layout.delay(self._contexts(layout.drop_last(concepts), layout.past))
         else:
             hidden = self._contexts(concepts, layout)
             past = layout.shift(hidden)
-        features = next_features = None
         if self.linear_context is not None:
-            history = concepts
-            if state is not None:
-                history = concepts if state.concepts is None else torch.cat([state.concepts, concepts], dim=1)
-                state.concepts = history
-            else:
-                features = layout.at_queries(self.linear_context.features(concepts, layout))
+            features = layout.at_queries(self.linear_context.features(concepts, layout))
             if not layout.packed:
-                next_features = self.linear_context.next_features(history)
-        return Pre1Context(past, hidden, features, next_features, state)
+                recent = RecentConcepts(self.linear_context.num_previous)
+                recent.append(concepts)
+        return Pre1Context(past, hidden, features, recent, None)
 
-    def _contexts(self, concepts: Tensor, layout: DocumentLayout, state: Pre1State | None = None) -> Tensor:
+    def _contexts(
+        self,
+        concepts: Tensor,
+        layout: DocumentLayout,
+        positions: Tensor | None = None,
+        cached: list[CachedLayer] | None = None,
+    ) -> Tensor:
         """``[*P, C]`` to ``[*P, M]``: what each concept and those before it tell about the next."""
-        positions = layout.positions
-        if state is not None:
-            positions = positions + state.self_attn[0].length
+        positions = layout.positions if positions is None else positions
         head_dim = self.config.model_dim // self.config.num_heads
         rotary = RotaryTable(positions, head_dim, theta=self.config.rope_theta, dtype=concepts.dtype)
         h = self.context_frontend(concepts)
         for i, layer in enumerate(self.contextualizer.layers):
-            h = layer(h, layout, rotary, None if state is None else state.self_attn[i])
+            h = layer(h, layout, rotary, None if cached is None else cached[i])
         h = self.contextualizer.layer_norm(h)
         latent = self.latent_bridge(self.context_down_proj(h))
         # The latent path is a branch around the tower's output: alone it would be a bottleneck (spec 7.5).
         return h + self.denoiser_frontend(latent)
+
+    def _add_past(self, past: PastKeys, hidden: Tensor) -> None:
+        past.append([layer.cross_attn for layer in self.denoiser.layers], hidden)
 
     def predict(
         self,
@@ -272,44 +305,60 @@ class Pre1Model(TwoTowerModel):
         x = self.denoiser_frontend(noisy, precise=True)
         for layer in self.denoiser.layers:
             x = layer(x, conditioning, past, layout, dropped)
-        return self._output(x, timesteps, context.features, dropped)
+        return self._output(x, timesteps, self._linear(context.features), dropped)
 
     def denoise_cache(self, context: Pre1Context, layout: DocumentLayout, *, next_only: bool = False) -> Pre1Cache:
-        state = context.state
-        modulations = {} if state is None else state.modulations
         if not next_only:
             past = context.past
             assert past is not None, "a state encodes for generation, which asks for the next position only"
             pairs = [layer.cross_attn.keys_and_values(past) for layer in self.denoiser.layers]
-            return Pre1Cache(pairs, context.features, layout, modulations)
-        assert context.hidden is not None, "the next position is asked for padded documents only"
-        pairs = []
-        for i, layer in enumerate(self.denoiser.layers):
-            store = KeyValueCache() if state is None else state.cross_attn[i]
-            hidden = context.hidden
-            if store.length == 0:
-                hidden = F.pad(hidden, (0, 0, 1, 0))  # the zero vector stands before the first concept
-            pairs.append(store.append(*layer.cross_attn.keys_and_values(hidden)))
-        return Pre1Cache(pairs, context.next_features, None, modulations)
+            return Pre1Cache(pairs, self._linear(context.features), layout, self._passes())
+        state = context.state
+        if state is None:
+            assert context.hidden is not None, "the next position is asked for padded documents only"
+            state = self.new_state()
+            self._add_past(state.past, context.hidden)
+            if context.recent is not None:
+                state.recent = context.recent
+        return self.next_cache(state)
+
+    def next_cache(self, state: Pre1State) -> Pre1Cache:
+        pairs = state.past.seen()
+        linear = None if self.linear_context is None else self._linear(state.recent.features())
+        return Pre1Cache(pairs, linear, None, state.tables, state.past.rows.mask(pairs[0][0].device))
 
     def predict_step(self, noisy: Tensor, timestep: int, cache: Pre1Cache, *, dropped: bool | Tensor = False) -> Tensor:
-        at = torch.tensor(timestep, device=noisy.device)
-        if timestep not in cache.modulations:
-            conditioning = TimestepConditioning(at, self.timestep_encoder, self.schedule.trained_timesteps(noisy.device))
-            cache.modulations[timestep] = [layer.modulations(conditioning) for layer in self.denoiser.layers]
         x = self.denoiser_frontend(noisy, precise=True)
-        for layer, modulation, past in zip(self.denoiser.layers, cache.modulations[timestep], cache.keys_and_values):
-            x = layer(x, modulation, past, cache.layout, dropped)
-        return self._output(x, at, cache.features, dropped)
+        pasts, passes = cache.keys_and_values, cache.passes
+        if cache.layout is None:
+            x = passes.run(x, timestep, pasts, mask=cache.mask, dropped=dropped)
+        else:
+            for layer, modulations, past in zip(self.denoiser.layers, passes.modulations(timestep, x.device), pasts):
+                x = layer(x, modulations, past, cache.layout, dropped)
+        return self._output(x, torch.full((), timestep, device=x.device), cache.linear, dropped)
 
-    def _output(self, x: Tensor, timesteps: Tensor, features: Tensor | None, dropped: bool | Tensor | None) -> Tensor:
+    def predict_both(self, noisy: Tensor, timestep: int, cache: Pre1Cache) -> Tensor:
+        x = self.denoiser_frontend(noisy, precise=True)
+        x = cache.passes.run_both(x, timestep, cache.keys_and_values, mask=cache.mask)
+        linear = cache.linear
+        if linear is not None:
+            linear = torch.stack([linear, torch.zeros_like(linear)])
+        return self._output(x, torch.full((), timestep, device=x.device), linear, None)
+
+    def _linear(self, features: Tensor | None) -> Tensor | None:
+        if self.linear_context is None:
+            return None
+        assert features is not None
+        return self.linear_context(features)
+
+    def _output(self, x: Tensor, timesteps: Tensor, linear: Tensor | None, dropped: bool | Tensor | None) -> Tensor:
         output = precise_linear(self.denoiser.layer_norm(at_least_float32(x)), self.output_proj)
-        if self.linear_context is None or dropped is True:
+        if linear is None or dropped is True:
             return output
-        alpha_cumprod = self.schedule.alpha_cumprod(timesteps)
-        with no_autocast(output):
-            linear = self.linear_context(features, dropped)
-            return output + self._linear_share(alpha_cumprod).to(output.dtype).unsqueeze(-1) * linear
+        if isinstance(dropped, Tensor):
+            linear = linear.masked_fill(dropped.unsqueeze(-1), 0.0)
+        share = self._linear_share(self.schedule.alpha_cumprod(timesteps)).to(output.dtype)
+        return output + share.unsqueeze(-1) * linear
 
     def _linear_share(self, alpha_cumprod: Tensor) -> Tensor:
         """What ``(1 - a) * linear`` in the clean prediction is in the network's own output."""
@@ -320,10 +369,15 @@ class Pre1Model(TwoTowerModel):
             return -sigma
         return sigma if self.output_form == "residual" else 1.0 - alpha_cumprod
 
-    def new_state(self) -> Pre1State:
-        return Pre1State(
-            [KeyValueCache() for _ in self.contextualizer.layers], [KeyValueCache() for _ in self.denoiser.layers]
-        )
+    def new_state(self, timesteps: Sequence[int] = ()) -> Pre1State:
+        config = self.config
+        tower, past = CachedTower(config.num_context_layers), PastKeys(config.num_denoiser_layers)
+        state = Pre1State(self._passes(), tower, past, RecentConcepts(config.linear_context))
+        state.tables.prepare(timesteps, self.output_proj.weight.device)
+        return state
+
+    def _passes(self) -> DenoiserPasses:
+        return DenoiserPasses(self.denoiser.layers, self.timestep_encoder, self.schedule.trained_timesteps)
 
     def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         return self.config.flops_per_concept(context_len, noise_draws=noise_draws)

@@ -8,18 +8,20 @@ sonar_embed_dim, M model_dim, K noise draws, H heads, E head dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleList
-from torch.nn.functional import pad
 
 from lexalcm.diffusion.schedule import NoiseSchedule
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
-from lexalcm.models.layers.attention import KeyValueCache, OwnPositionAttention, PastCrossAttention, RotaryTable
+from lexalcm.models.layers.attention import CachedLayer, OwnPositionAttention, PastCrossAttention, RotaryTable
+from lexalcm.models.layers.denoiser_passes import DenoiserPasses, LayerParts, Past
+from lexalcm.models.layers.document_state import CachedTower, DocumentState, PastKeys
 from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.modulation import Modulation, TimestepConditioning
 from lexalcm.models.layers.norm_styles import create_norm
@@ -39,9 +41,6 @@ from lexalcm.models.layers.transformer import (
 from lexalcm.models.normalizer.config import NormalizerConfig
 from lexalcm.models.normalizer.factory import create_normalizer
 from lexalcm.models.two_tower.config import TIMESTEP_FEATURES, DenoiserConfig, TwoTowerConfig
-
-Past = tuple[Tensor, Tensor]
-"""Keys and values of a layer's cross-attention."""
 
 
 class Modulator(Module):
@@ -67,6 +66,18 @@ class DenoiserLayer(Module):
         self.ffn = create_feed_forward(config, model_dim)
         self.modulator = Modulator(model_dim)
         self.residual = Residual(config.dropout_p)
+
+    @property
+    def parts(self) -> LayerParts:
+        return LayerParts(
+            own_norm=self.self_attn_layer_norm,
+            own=self.self_attn,
+            own_after=self.self_attn_norm,
+            cross_norm=self.cross_attention_layer_norm,
+            cross=self.cross_attention,
+            ffn_norm=self.ffn_layer_norm,
+            ffn=self.ffn,
+        )
 
     def modulations(self, conditioning: TimestepConditioning) -> list[Modulation]:
         norms = (self.self_attn_layer_norm, self.cross_attention_layer_norm, self.ffn_layer_norm)
@@ -137,12 +148,14 @@ class Denoiser(Module):
 
 
 @dataclass
-class TwoTowerState:
+class TwoTowerState(DocumentState):
     """What incremental encoding keeps of the sentences so far."""
 
-    self_attn: list[KeyValueCache]
-    cross_attention: list[KeyValueCache]
-    modulations: dict[int, list[list[Modulation]]] = field(default_factory=dict)
+    tables: DenoiserPasses
+
+    tower: CachedTower
+
+    past: PastKeys
 
 
 @dataclass
@@ -163,12 +176,16 @@ class TwoTowerCache:
     """What all diffusion steps share."""
 
     keys_and_values: list[Past]
+
     layout: DocumentLayout | None
 
     positions: Tensor
     """int64 ``[*Q]``, or ``[B, 1]`` for the next position: where the queries stand."""
 
-    modulations: dict[int, list[list[Modulation]]]
+    passes: DenoiserPasses
+
+    mask: Tensor | None = None
+    """bool ``[B, 1, 1, T]`` of the real keys, for the next position of documents that are not equally long."""
 
 
 class TwoTowerDiffusionLCM(TwoTowerModel):
@@ -212,23 +229,30 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
 
     def encode(self, concepts: Tensor, layout: DocumentLayout, state: TwoTowerState | None = None) -> TwoTowerContext:
         """:raises ConfigError: A document is longer than the configuration's ``max_seq_len``."""
-        self.check_length(layout.width + (0 if state is None else state.self_attn[0].length))
+        self.check_length(layout.width + (0 if state is None else state.tower.rows.width))
         if state is not None:
-            return TwoTowerContext(None, self._contexts(concepts, layout, state), state)
+            hidden = self._contexts(concepts, layout, *state.tower.grow(concepts))
+            self._add_past(state.past, hidden)
+            return TwoTowerContext(None, hidden, state)
         if layout.past is not None:
             past = layout.delay(self._contexts(layout.drop_last(concepts), layout.past))
             return TwoTowerContext(past, None, None)
         hidden = self._contexts(concepts, layout)
         return TwoTowerContext(layout.shift(hidden), hidden, None)
 
-    def _contexts(self, concepts: Tensor, layout: DocumentLayout, state: TwoTowerState | None = None) -> Tensor:
+    def _contexts(
+        self,
+        concepts: Tensor,
+        layout: DocumentLayout,
+        positions: Tensor | None = None,
+        cached: list[CachedLayer] | None = None,
+    ) -> Tensor:
         """``[*P, C]`` to ``[*P, M]``: what each concept and those before it tell about the next."""
-        positions = layout.positions
-        caches = None
-        if state is not None:
-            caches = state.self_attn
-            positions = positions + caches[0].length
-        return self.context_encoder(self.encoder_frontend(concepts, positions), layout, positions, caches)
+        positions = layout.positions if positions is None else positions
+        return self.context_encoder(self.encoder_frontend(concepts, positions), layout, positions, cached)
+
+    def _add_past(self, past: PastKeys, hidden: Tensor) -> None:
+        past.append([layer.cross_attention for layer in self.denoiser.layers], hidden, self.denoiser.rotary)
 
     def predict(
         self,
@@ -258,48 +282,56 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
     def denoise_cache(
         self, context: TwoTowerContext, layout: DocumentLayout, *, next_only: bool = False
     ) -> TwoTowerCache:
-        state = context.state
-        modulations = {} if state is None else state.modulations
-        layers = self.denoiser.layers
         if not next_only:
             past = context.past
             assert past is not None, "a state encodes for generation, which asks for the next position only"
             rotary = self.denoiser.rotary(layout.positions, past)
-            pairs = [layer.cross_attention.keys_and_values(past, rotary) for layer in layers]
-            return TwoTowerCache(pairs, layout, self._query_positions(layout), modulations)
-        hidden = context.hidden
-        assert hidden is not None, "the next position is asked for padded documents only"
-        stores = [KeyValueCache() for _ in layers] if state is None else state.cross_attention
-        seen = stores[0].length
-        if seen == 0:
-            hidden = pad(hidden, (0, 0, 1, 0))  # the zero vector stands before the first concept
-        positions = torch.arange(seen, seen + hidden.size(1), device=hidden.device).expand(hidden.size(0), -1)
-        rotary = self.denoiser.rotary(positions, hidden)
-        pairs = [
-            store.append(*layer.cross_attention.keys_and_values(hidden, rotary)) for store, layer in zip(stores, layers)
-        ]
+            pairs = [layer.cross_attention.keys_and_values(past, rotary) for layer in self.denoiser.layers]
+            return TwoTowerCache(pairs, layout, self._query_positions(layout), self._passes())
+        state = context.state
+        if state is None:
+            assert context.hidden is not None, "the next position is asked for padded documents only"
+            state = self.new_state()
+            self._add_past(state.past, context.hidden)
+        return self.next_cache(state)
+
+    def next_cache(self, state: TwoTowerState) -> TwoTowerCache:
+        pairs = state.past.seen()
+        device = pairs[0][0].device
         # Concept j has key j + 1, so that the next concept's place is that of the last key.
-        at = positions[:, -1:] if self.config.query_positions == "document" else torch.zeros_like(positions[:, -1:])
-        return TwoTowerCache(pairs, None, at, modulations)
+        at = state.past.last_positions(device)
+        if self.config.query_positions == "meta_compatible":
+            at = torch.zeros_like(at)
+        return TwoTowerCache(pairs, None, at, state.tables, state.past.rows.mask(device))
 
     def predict_step(
         self, noisy: Tensor, timestep: int, cache: TwoTowerCache, *, dropped: bool | Tensor = False
     ) -> Tensor:
         denoiser = self.denoiser
-        at = torch.tensor(timestep, device=noisy.device)
-        if timestep not in cache.modulations:
-            conditioning = TimestepConditioning(at, denoiser.embed_time, self.schedule.trained_timesteps(noisy.device))
-            cache.modulations[timestep] = [layer.modulations(conditioning) for layer in denoiser.layers]
         x = denoiser.enter(noisy, cache.positions)
         rotary = denoiser.rotary(cache.positions, x)
-        for layer, modulation, past in zip(denoiser.layers, cache.modulations[timestep], cache.keys_and_values):
-            x = layer(x, modulation, past, cache.layout, dropped, rotary, None)
+        pasts, passes = cache.keys_and_values, cache.passes
+        if cache.layout is None:
+            x = passes.run(x, timestep, pasts, mask=cache.mask, dropped=dropped, rotary=rotary)
+        else:
+            for layer, modulations, past in zip(denoiser.layers, passes.modulations(timestep, x.device), pasts):
+                x = layer(x, modulations, past, cache.layout, dropped, rotary, None)
         return denoiser.leave(x)
 
-    def new_state(self) -> TwoTowerState:
-        return TwoTowerState(
-            [KeyValueCache() for _ in self.context_encoder.layers], [KeyValueCache() for _ in self.denoiser.layers]
-        )
+    def predict_both(self, noisy: Tensor, timestep: int, cache: TwoTowerCache) -> Tensor:
+        denoiser = self.denoiser
+        x = denoiser.enter(noisy, cache.positions)
+        rotary = denoiser.rotary(cache.positions, x)
+        return denoiser.leave(cache.passes.run_both(x, timestep, cache.keys_and_values, mask=cache.mask, rotary=rotary))
+
+    def new_state(self, timesteps: Sequence[int] = ()) -> TwoTowerState:
+        layers = self.denoiser.layers
+        state = TwoTowerState(self._passes(), CachedTower(len(self.context_encoder.layers)), PastKeys(len(layers)))
+        state.tables.prepare(timesteps, self.denoiser.embed_time.fc1.weight.device)
+        return state
+
+    def _passes(self) -> DenoiserPasses:
+        return DenoiserPasses(self.denoiser.layers, self.denoiser.embed_time, self.schedule.trained_timesteps)
 
     def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         """Counted as :meth:`lexalcm.models.pre1.config.Pre1Config.flops_per_concept` does."""

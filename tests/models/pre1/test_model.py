@@ -217,6 +217,20 @@ def test_incremental_encoding_predicts_the_next_position_as_the_whole_document_d
         )
 
 
+@pytest.mark.parametrize("linear_context", [0, 3])
+def test_both_predictions_in_one_pass_equal_two_passes(linear_context: int) -> None:
+    model = small_model(linear_context=linear_context).eval()
+    concepts, noisy = torch.randn(2, 3, 6, 12).double()
+    layout = DocumentLayout([6] * 3, packed=False)
+    cache = model.denoise_cache(model.encode(concepts, layout), layout, next_only=True)
+    together = model.denoise_both(noisy[:, :1], 40, cache)
+    for found, dropped in zip(together, (False, True)):
+        torch.testing.assert_close(found, model.denoise_step(noisy[:, :1], 40, cache, dropped=dropped))
+    some = torch.tensor([[True], [False], [True]])
+    mixed = model.denoise_step(noisy[:, :1], 40, cache, dropped=some)
+    torch.testing.assert_close(mixed, torch.where(some.unsqueeze(-1), together[1], together[0]))
+
+
 def test_a_fresh_denoiser_ignores_context_and_timestep() -> None:
     config = Pre1Config(concept_dim=12, model_dim=24, num_heads=3, ffn_dim=40, timestep_dim=8, linear_context=2)
     model = create_pre1_model(config).eval()

@@ -128,6 +128,20 @@ def test_incremental_encoding_predicts_the_next_position_as_the_whole_document_d
         torch.testing.assert_close(found, expected[:, stop : stop + 1])
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_both_predictions_in_one_pass_equal_two_passes(variant: str) -> None:
+    model = model_of(variant).eval()
+    concepts, noisy = torch.randn(2, 3, 6, 10).double()
+    layout = DocumentLayout([6] * 3, packed=False)
+    cache = model.denoise_cache(model.encode(concepts, layout), layout, next_only=True)
+    together = model.denoise_both(noisy[:, :1], 40, cache)
+    for found, dropped in zip(together, (False, True)):
+        torch.testing.assert_close(found, model.denoise_step(noisy[:, :1], 40, cache, dropped=dropped))
+    some = torch.tensor([[True], [False], [True]])
+    mixed = model.denoise_step(noisy[:, :1], 40, cache, dropped=some)
+    torch.testing.assert_close(mixed, torch.where(some.unsqueeze(-1), together[1], together[0]))
+
+
 def test_a_fresh_denoiser_ignores_context_and_timestep() -> None:
     model = create_two_tower_model(config_of("like the 1.6B")).eval()
     layout = DocumentLayout([4])
