@@ -4,8 +4,8 @@
 
 Every sampler starts from the same noise. Of each, guided as the card few_step_sampler is and not guided:
 
-- *distance*: of its samples to those of DDIM with 100 passes (or all timesteps, where fewer are trained): root of the mean
-  squared difference over root of the mean square, in the model's space;
+- *distance*: of its samples to those of DDIM with 100 passes (or all timesteps, where fewer are trained): root of the
+  mean squared difference over root of the mean square, in the model's space;
 - *@1, @10*: retrieval among the concepts of 16 documents, own history left out, by one sample a position;
 - *energy*: the energy score in the embeddings' space, lower is better, and its change against those 100 passes;
 - *CPU s*: processor time of all samples, the encoding of the context with them.
@@ -147,10 +147,9 @@ def plot(results: Sequence[tuple[bool, Result]], file: Path) -> None:
     figure, grid = pyplot.subplots(2, 2, figsize=(10, 7), sharex=True)
     for is_guided, column in ((False, 0), (True, 1)):
         for name, spacing in KINDS:
-            rows = [
-                r for g, r in results[1:] if g is is_guided and (r.config.name, r.config.spacing) == (name, spacing)
-            ]
-            rows = sorted((r for r in rows if r.distance > 0.0), key=lambda r: r.config.num_steps)
+            rows = [r for g, r in results if g is is_guided and r.distance > 0.0]
+            rows = [r for r in rows if (r.config.name, r.config.spacing) == (name, spacing)]
+            rows.sort(key=lambda r: r.config.num_steps)
             passes = [r.config.num_steps for r in rows]
             style = {"color": "C0" if name == "ddim" else "C3", "linestyle": "--" if spacing == "trailing" else "-"}
             grid[0, column].plot(passes, [r.distance for r in rows], "o", label=f"{name}, {spacing}", **style)
@@ -205,8 +204,8 @@ def main() -> None:
         results.append((is_guided, row))
         config = row.config
         print(
-            f"| {'yes' if is_guided else 'no'} | {config.name} | {config.spacing} | {config.num_steps} | {row.distance:.4f} "
-            f"| {row.acc_at_1:.3f} | {row.acc_at_10:.3f} | {row.energy:.4f} | {row.change:+.2%} | {row.seconds:.1f} |",
+            f"| {'yes' if is_guided else 'no'} | {config.name} | {config.spacing} | {config.num_steps} "
+            f"| {row.distance:.4f} | {row.acc_at_1:.3f} | {row.acc_at_10:.3f} | {row.energy:.4f} | {row.change:+.2%} | {row.seconds:.1f} |",
             flush=True,
         )
     print("\n" + "\n".join(verdict(card, results)))

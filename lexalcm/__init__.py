@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lexalcm.checkpoints.load import load_model
     from lexalcm.extension import setup_fairseq2_extension
+    from lexalcm.recipes.generator import load_generator
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "load_model", "setup_fairseq2_extension"]
+__all__ = ["__version__", "load_generator", "load_model", "setup_fairseq2_extension"]
 
 _HOMES = {
+    "load_generator": "lexalcm.recipes.generator",
     "load_model": "lexalcm.checkpoints.load",
     "setup_fairseq2_extension": "lexalcm.extension",
 }

@@ -9,14 +9,14 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lexalcm"
 
-LEAVES = {"errors", "layout", "shipped", "installation", "yaml_text", ""}
+LEAVES = {"errors", "layout", "memory", "shipped", "installation", "yaml_text", ""}
 ALLOWED = {
     "diffusion": set(),
     "models": {"diffusion"},
     "data": set(),
     "text": set(),
     "training": {"models", "diffusion", "data"},
-    "generation": {"models", "diffusion", "text"},
+    "generation": {"models", "diffusion", "text", "data"},
     "evaluation": {"models", "diffusion", "data", "generation"},
     "checkpoints": {"models", "diffusion", "training"},
     "pipelines": {"data", "text", "models", "checkpoints"},

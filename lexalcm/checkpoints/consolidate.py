@@ -8,7 +8,7 @@ only where the model's own shape says so.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -24,8 +24,17 @@ def read_model_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> dic
     :param shapes: The names and full shapes of the model's state.
     :raises CheckpointError: A file is missing or damaged, or names or shapes do not fit the model.
     """
+    return dict(iter_model_state(step_folder, shapes))
+
+
+def iter_model_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, Tensor]]:
+    """:func:`read_model_state` for who copies one tensor after the other: joined ones are not in the files.
+
+    What is wrong is raised at once, before the first is taken.
+    """
     shards = [_load(file) for file in _shard_files(step_folder / "model")]
-    return _join(shards, shapes, step_folder)
+    _check(shards, shapes, step_folder)
+    return _join(shards, shapes)
 
 
 def read_averaged_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor] | None:
@@ -36,7 +45,9 @@ def read_averaged_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> 
         return None
     state = read_model_state(step_folder, shapes)
     names = averages[0]["averages"].keys()
-    state.update(_join([a["averages"] for a in averages], {name: shapes[name] for name in names}, step_folder))
+    shards, averaged = [a["averages"] for a in averages], {name: shapes[name] for name in names}
+    _check(shards, averaged, step_folder)
+    state.update(_join(shards, averaged))
     return state
 
 
@@ -59,20 +70,25 @@ def _load(file: Path) -> dict:
         ) from ex
 
 
-def _join(shards: list[dict[str, Tensor]], shapes: Mapping[str, torch.Size], step_folder: Path) -> dict[str, Tensor]:
+def _check(shards: list[dict[str, Tensor]], shapes: Mapping[str, torch.Size], step_folder: Path) -> None:
     missing, unexpected = sorted(set(shapes) - set(shards[0])), sorted(set(shards[0]) - set(shapes))
     if missing or unexpected:
         raise CheckpointError(
             f"{step_folder} does not fit the model's configuration.\nmissing: {', '.join(missing) or 'none'}\n"
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
-    joined = {}
+    for name, shape in shapes.items():
+        parts = [shard[name].shape for shard in shards]
+        whole = parts[0]
+        if whole and whole != shape:
+            whole = torch.Size([sum(part[0] for part in parts), *whole[1:]])
+        if whole != shape:
+            raise CheckpointError(
+                f"{step_folder}: `{name}` has shape {tuple(whole)}, but the model's configuration says {tuple(shape)}."
+            )
+
+
+def _join(shards: list[dict[str, Tensor]], shapes: Mapping[str, torch.Size]) -> Iterator[tuple[str, Tensor]]:
     for name, shape in shapes.items():
         parts = [shard[name] for shard in shards]
-        whole = parts[0] if parts[0].shape == shape else torch.cat(parts)
-        if whole.shape != shape:
-            raise CheckpointError(
-                f"{step_folder}: `{name}` has shape {tuple(whole.shape)}, but the model's configuration says {tuple(shape)}."
-            )
-        joined[name] = whole
-    return joined
+        yield name, parts[0] if parts[0].shape == shape else torch.cat(parts)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from fairseq2.assets import AssetCard, AssetCardError
+from fairseq2.logging import log
 from fairseq2.models import ModelFamily
 from fairseq2.runtime.dependency import DependencyLookup, DependencyResolver
-from fairseq2.utils.structured import ValueConverter
+from fairseq2.utils.structured import StructureError, ValueConverter
 
-from lexalcm.errors import CardError, innermost, near_match, unknown_name
+from lexalcm.errors import CardError, ConfigError, innermost, near_match, unknown_name
 
 _CONFIG_FIELDS: Final = ("model_config", "model_config_override", "model_config_overrides")
 _DIRECTIVES: Final = ("_set_", "_del_")
@@ -60,6 +61,32 @@ def describe_model(card: AssetCard, resolver: DependencyResolver) -> DescribedMo
         message = unknown_name(f"architecture of the family {family.name}", str(arch.value), family.get_archs())
         raise CardError(f"{where}: `model_arch`: {message}")
     return DescribedModel(card, family, _read_config(card, family, resolver, where), where)
+
+
+def with_overrides(
+    described: DescribedModel, overrides: Mapping[str, Any], resolver: DependencyResolver
+) -> DescribedModel:
+    """Changes fields against what the model was trained with, and warns of each.
+
+    :param overrides: Values by the path of a field, such as ``schedule.kind``; checked as those of a card are.
+    :raises ConfigError: There is no such field, or its value cannot be one.
+    """
+    given, old = _by_field(overrides), plain_config(described.config, resolver)
+    where = f"{described.where}, overridden"
+    try:
+        _check_fields(given, old, "model_config", where)
+        config = resolver.resolve(ValueConverter).structure(_merged(old, given), described.family.config_kls)
+        new = plain_config(config, resolver)
+        _check_numbers(given, new, old, "model_config", where)
+    except StructureError as ex:
+        raise ConfigError(f"{where}: {_trail(ex)}.") from ex
+    except CardError as ex:
+        raise ConfigError(str(ex)) from None
+    changes = [f"`{path}` {was} -> {now}" for path, was, now in _changes(given, old, new)]
+    if not changes:
+        return described
+    log.warning("{}: overriding what it was trained with: {}.", described.where, ", ".join(changes))
+    return replace(described, config=config, where=f"{described.where} with {', '.join(overrides)} overridden")
 
 
 def card_place(card: AssetCard) -> str:
@@ -114,6 +141,29 @@ def _merged(base: Mapping[str, Any], update: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def _by_field(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Nests what stands under paths."""
+    given: dict[str, Any] = {}
+    for path, value in overrides.items():
+        within = next((other for other in overrides if path.startswith(f"{other}.")), None)
+        if within is not None:
+            raise ConfigError(f"`{within}` and `{path}` of the model are both overridden. Give one of them.")
+        node = value
+        for name in reversed(path.split(".")):
+            node = {name: node}
+        given = _merged(given, node)
+    return given
+
+
+def _changes(given: Mapping[str, Any], old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Paths, old and new values of the fields that differ now."""
+    for name, value in given.items():
+        if isinstance(value, Mapping) and isinstance(old[name], Mapping) and isinstance(new[name], Mapping):
+            yield from _changes(value, old[name], new[name], f"{path}{name}.")
+        elif old[name] != new[name]:
+            yield f"{path}{name}", old[name], new[name]
+
+
 def _check_fields(given: Mapping[str, Any], default: Mapping[str, Any], path: str, where: str) -> None:
     """Names and the kinds of values, before fairseq2 structures them."""
     for name, value in given.items():
@@ -156,7 +206,8 @@ def _is_other_kind(value: object, usual: object) -> bool:
 
 def _trail(error: BaseException) -> str:
     """The path of a field and what is wrong with it: fairseq2 nests an exception a level."""
-    path, current = [], error.__cause__
+    path: list[str] = []
+    current: BaseException | None = error
     while current is not None:
         path += re.findall(r"^`(\w+)` field", str(current))
         current = current.__cause__

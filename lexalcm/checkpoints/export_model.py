@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -20,6 +22,12 @@ from lexalcm.checkpoints.export_published import published_files
 from lexalcm.checkpoints.load import LoadedModel
 from lexalcm.checkpoints.locate import SAFETENSORS_FILE
 from lexalcm.checkpoints.resolve import CARD_FILE
+from lexalcm.checkpoints.special_concepts import (
+    SPECIAL_FIELD,
+    SPECIAL_FILE,
+    locate_special_concepts,
+    special_field_of,
+)
 from lexalcm.errors import ConfigError, unknown_name
 from lexalcm.models.base_lcm.config import BASE_FAMILY
 from lexalcm.models.pre1.config import PRE1_FAMILY
@@ -32,6 +40,8 @@ _FAMILIES: Final[Mapping[str, tuple[str, ...]]] = {
     "huggingface": (PRE1_FAMILY,),
 }
 """What formats of one project can hold; safetensors hold everything."""
+
+_BESIDE: Final = f"Special concepts have no place in this layout: they lie in {SPECIAL_FILE}, which no card names."
 
 
 def export_model(
@@ -60,6 +70,11 @@ def export_model(
             files = meta_files(loaded.model, config, state, folder=folder, name=name, plain=plain)
         else:
             files = _plain_files(loaded.described, state, name=name, plain=plain)
+    special = locate_special_concepts(loaded.described.card)
+    if special is not None:
+        writers = {SPECIAL_FILE: lambda path: shutil.copyfile(special, path), **files.writers}
+        notes = files.notes if export_format == "safetensors" else (*files.notes, _BESIDE)
+        files = replace(files, writers=writers, notes=notes)
     write_export(files, folder, overwrite=overwrite)
     return files
 
@@ -94,6 +109,9 @@ def _plain_files(
     steps = described.card.maybe_get_field("trained_steps")
     if steps is not None:
         card["trained_steps"] = steps.value
+    special = special_field_of(described.card, SPECIAL_FILE)
+    if special is not None:
+        card[SPECIAL_FIELD] = special
     return ExportFiles(
         {
             SAFETENSORS_FILE: lambda path: save_file(dict(state), path, metadata={"format": "pt"}),

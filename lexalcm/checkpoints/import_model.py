@@ -17,6 +17,7 @@ from lexalcm.checkpoints.export import card_name
 from lexalcm.checkpoints.locate import WEIGHT_SUFFIXES, locate_weights
 from lexalcm.checkpoints.normalizer_card import with_normalizer
 from lexalcm.checkpoints.resolve import META_CARD_FILE, FoundModel, find_in_folder
+from lexalcm.checkpoints.special_concepts import SPECIAL_FIELD, locate_special_concepts, special_field_of
 from lexalcm.checkpoints.weights import check_weights
 from lexalcm.errors import CardError, ConfigError
 from lexalcm.models.pre1.original_hub import ORIGINAL_FAMILY
@@ -144,6 +145,9 @@ def _complete(card: AssetCard, name: str, resolver: DependencyResolver) -> tuple
     steps = card.maybe_get_field("trained_steps")
     if steps is not None:
         fields["trained_steps"] = steps.value
+    special = locate_special_concepts(card)
+    if special is not None:
+        fields[SPECIAL_FIELD] = special_field_of(card, str(special.resolve()))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     dims = (getattr(described.config, field, None) for field in _DIM_FIELDS)
     concept_dim = next((dim for dim in dims if dim is not None), None)

@@ -13,6 +13,7 @@ from fairseq2.runtime.dependency import get_dependency_resolver
 from lexalcm.checkpoints.card_file import cards_in_file
 from lexalcm.checkpoints.locate import TORCH_FILE, WEIGHT_SUFFIXES, refuse_shards
 from lexalcm.checkpoints.published_folder import is_published_folder, read_published_folder
+from lexalcm.checkpoints.special_concepts import SPECIAL_FIELD, SPECIAL_FILE, special_field_of_file
 from lexalcm.errors import CardError, CheckpointError, near_match
 
 MODEL_FOLDER: Final = "model"
@@ -100,6 +101,9 @@ def _card_of_step(checkpoints: Path, step: int) -> AssetCard:
     card = cards_in_file(checkpoints / "model.yaml")[0]
     metadata = {**card.metadata, "checkpoint": str((checkpoints / f"step_{step}" / "model").resolve())}
     run = checkpoints.resolve().parent if checkpoints.name == "checkpoints" else checkpoints.resolve()
+    special = run / SPECIAL_FILE
+    if special.is_file():
+        metadata[SPECIAL_FIELD] = special_field_of_file(special, str(special))
     return AssetCard(f"{run.name}_step_{step}", metadata)
 
 

@@ -7,7 +7,7 @@ they are copied into a model.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import Module
 
-from lexalcm.checkpoints.consolidate import read_model_state
+from lexalcm.checkpoints.consolidate import iter_model_state
 from lexalcm.checkpoints.described import DescribedModel
 from lexalcm.checkpoints.locate import WEIGHT_SUFFIXES
 from lexalcm.checkpoints.safetensors_file import read_safetensors_header
@@ -53,8 +53,8 @@ def create_model(described: DescribedModel, gangs: Gangs, dtype: torch.dtype, *,
         raise ConfigError(f"{described.where}: {ex}") from ex
 
 
-def read_weights(described: DescribedModel, path: Path, model: Module) -> dict[str, Tensor]:
-    """Reads a checkpoint under the names of the model's own state.
+def read_weights(described: DescribedModel, path: Path, model: Module) -> Iterable[tuple[str, Tensor]]:
+    """Reads a checkpoint under the names of the model's own state; parts of ranks are joined one tensor at a time.
 
     :param path: As :func:`lexalcm.checkpoints.locate.locate_weights` returns it.
     :param model: Built from ``described``, on any device.
@@ -62,7 +62,7 @@ def read_weights(described: DescribedModel, path: Path, model: Module) -> dict[s
     """
     wanted = model.state_dict(keep_vars=True)
     if (path / "pp_00").is_dir():
-        return read_model_state(path.parent, {name: value.shape for name, value in wanted.items()})
+        return iter_model_state(path.parent, {name: value.shape for name, value in wanted.items()})
     _check_files(path)
     try:
         with _silence():  # it builds the model once more
@@ -75,7 +75,7 @@ def read_weights(described: DescribedModel, path: Path, model: Module) -> dict[s
     except (CorruptModelCheckpointError, NotSupportedError, SafetensorError, OSError) as ex:
         raise CheckpointError(f"{described.where}: {path} cannot be read: {innermost(ex)}") from ex
     _compare(found, wanted, described, path)
-    return found
+    return found.items()
 
 
 def _check_files(path: Path) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from lexalcm.cli.groups import Command, Group
 
 GROUP = Group(
-    help="Large Concept Models: train, evaluate, and what belongs to them",
+    help="Large Concept Models: train, generate, evaluate, and what belongs to them",
     commands={
         "train": Command("lexalcm.cli.train", "train a model by a recipe"),
+        "generate": Command("lexalcm.cli.generate", "continue texts or concepts with a model"),
         "evaluate": Command("lexalcm.cli.evaluate", "measure a model on a dataset, beside simple baselines"),
         "fit-normalizer": Command("lexalcm.cli.fit_normalizer", "fit center and scale to a dataset's embeddings"),
         "demo-data": Command("lexalcm.cli.demo_data", "write a small bilingual corpus to try things on"),

@@ -27,8 +27,8 @@ class CleanLimits:
     """Clamps every component to plus and minus this (in Meta's release ``clip_sample`` and ``clip_sample_range``)."""
 
     dynamic_thresholding_ratio: float | None = None
-    """Clamps each concept to this quantile p of its absolute values, s, and divides by it (Saharia et al. 2022; in Meta's
-    release ``thresholding`` and this very name). What results lies between -1 and 1 in the normalised space."""
+    """Clamps each concept to s, this quantile p of its absolute values, and divides by it (Saharia et al. 2022; in
+    Meta's release ``thresholding`` and this very name). What results lies between -1 and 1 in the normalised space."""
 
     max_threshold: float | None = None
     """The largest that quantile s may be, 6 by default (Meta's ``sample_max_value``); the smallest is 1."""

@@ -43,6 +43,10 @@ class GenerationConfig:
     batch_size: int = 8
     """How many documents are continued at once. Finished ones make room for waiting ones."""
 
+    cuda_graphs: bool | None = None
+    """Whether the denoiser's passes are recorded as CUDA graphs, so that a pass is launched as one; ``None``: where there
+    is a GPU and the model's family can."""
+
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
         for name, least in (("max_sentences", 1), ("min_sentences", 0), ("batch_size", 1)):

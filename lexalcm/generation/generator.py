@@ -25,6 +25,9 @@ from lexalcm.generation.noise import NoiseSource, SeededNoise
 from lexalcm.generation.stop_rules import SpecialVectors, Stop, StopReason, StopRules
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import GrowingDocuments, TwoTowerModel
+from lexalcm.models.layers.denoiser_passes import DenoiserPasses
+from lexalcm.models.layers.document_state import DocumentState
+from lexalcm.models.layers.graphed_passes import GraphedPasses
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,9 @@ class ConceptGenerator:
         self.config = config
         first = next(chain(model.parameters(), model.buffers()))
         self.device, self._dtype = first.device, first.dtype
+        if config.cuda_graphs and self.device.type != "cuda":
+            raise ConfigError(f"`cuda_graphs` needs a model on a CUDA device, but this one is on {self.device}.")
+        self._uses_graphs = self.device.type == "cuda" if config.cuda_graphs is None else config.cuda_graphs
         self._room = self._room_for_prompts()
         timesteps = getattr(sampler, "timesteps", None)
         self._timesteps = [] if timesteps is None or model.predicts_directly else timesteps(model.schedule)
@@ -142,8 +148,7 @@ class ConceptGenerator:
         """
         noise = SeededNoise(self.config.seed, self.model.concept_dim) if noise is None else noise
         if self._root is None:
-            with self._inference():
-                self._root = self.model.new_state(self._timesteps)
+            self._root = self._new_state()
             log.info("Generation - {} pass(es) of the denoiser a sentence.", self.num_passes or "an unknown number of")
         waiting = enumerate(prompts)
         batch = _Batch(self._root.fork())
@@ -155,6 +160,13 @@ class ConceptGenerator:
             if not batch.documents:
                 return
             yield from self._advance(batch, noise)
+
+    def _new_state(self) -> GrowingDocuments:
+        with self._inference():
+            state = self.model.new_state(self._timesteps)
+        if self._uses_graphs and isinstance(state, DocumentState) and isinstance(state.tables, DenoiserPasses):
+            state.tables = GraphedPasses(state.tables)
+        return state
 
     def _enter(self, batch: _Batch, number: int, prompt: Prompt) -> None:
         """Encodes a prompt and adds it to the batch."""

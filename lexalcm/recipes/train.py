@@ -18,7 +18,10 @@ from typing_extensions import override
 from lexalcm.checkpoints.export import export_run
 from lexalcm.checkpoints.normalizer_file import read_normalizer_file
 from lexalcm.checkpoints.resolve import saved_scores, saved_steps
+from lexalcm.checkpoints.special_concepts import SPECIAL_FILE, SpecialConceptsOfModel, save_special_concepts
 from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.sources import ReadingConfig
+from lexalcm.data.special_concepts import load_special_concepts
 from lexalcm.errors import ConfigError
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.recipes.components import OBJECTIVES, SAMPLERS, choose_component
@@ -168,6 +171,7 @@ class LcmTrainRecipe(Recipe):
         trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
         if gangs.root.rank != 0:
             return LcmTrainTask(trainer)
+        _keep_special_concepts(context.output_dir, reading, model.concept_dim)
         # The trainer closes the gangs, which then tell neither ranks nor shards.
         shapes = {name: value.shape for name, value in model.state_dict().items()}
         return LcmTrainTask(trainer, on_end=lambda: self._export(context, shapes))
@@ -184,6 +188,18 @@ class LcmTrainRecipe(Recipe):
         metric = context.get_config_as(LcmTrainConfig).regime.score_metric
         best = f", the best of {len(scores)} by {metric}," if scores else ""
         log.info("The model of step {}{} is ready to use: {}", step, best, card_file)
+
+
+def _keep_special_concepts(run_folder: Path, reading: ReadingConfig, concept_dim: int) -> None:
+    """Puts the file that names what stands around documents into the run's folder: whoever generates needs it too."""
+    if reading.special_concepts is None or not (reading.prefix or reading.suffix or reading.target_suffix):
+        return
+    special = load_special_concepts(reading.special_concepts)
+    vectors = {name: torch.from_numpy(special.get(name, concept_dim)) for name in special.names}
+    kept = SpecialConceptsOfModel(
+        vectors, prefix=reading.prefix, suffix=reading.suffix, target_suffix=reading.target_suffix
+    )
+    save_special_concepts(run_folder / SPECIAL_FILE, kept)
 
 
 def _checkpoint_folder(context: RecipeContext) -> Path:

@@ -11,8 +11,10 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+import lexalcm.memory
+from lexalcm.checkpoints.consolidate import iter_model_state
 from lexalcm.checkpoints.load import load_described, load_model
-from lexalcm.errors import CardError, CheckpointError, LexalcmError
+from lexalcm.errors import CardError, CheckpointError, ConfigError, LexalcmError
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
 from lexalcm.models.pre1.interop import to_published
@@ -212,3 +214,67 @@ def test_what_is_not_there_is_told_apart(tmp_path: Path) -> None:
 def test_an_architecture_without_weights_says_so_and_what_to_do(arch: str) -> None:
     with pytest.raises(CardError, match=rf"none are published.*\n.*model\.name={arch}.*fairseq2 lcm import PATH"):
         load_model(arch)
+
+
+def test_what_a_model_was_trained_with_is_overridden_before_it_is_built_and_each_change_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = write_model(tmp_path / "m")
+    as_trained = load_model(card)
+    assert "overriding" not in caplog.text
+    changed = load_model(card, overrides={"schedule.kind": "linear", "prediction_type": "epsilon", "ffn_dim": 24})
+    assert (changed.config.schedule.kind, changed.config.prediction_type) == ("linear", "epsilon")  # type: ignore
+    assert not torch.equal(changed.schedule.table, as_trained.schedule.table)  # type: ignore[attr-defined]
+    assert equal(changed, as_trained)
+    assert (
+        ({"schedule.kidn": "linear"}, ConfigError, 'card.yaml.*, overridden: .*schedule` has no field `kidn`.*"kind"'),
+        "epsilon.\n"
+    ) in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "told"),
+    [
+        ({"schedule.kidn": "linear"}, ConfigError, 'card.yaml.*, overridden: .*schedule` has no field `kidn`.*"kind"'),
+        ({"predicton_type": "epsilon"}, ConfigError, 'has no field `predicton_type`.*"prediction_type"'),
+        ({"schedule": "linear"}, ConfigError, "schedule` must be a mapping of fields, but is 'linear'"),
+        ({"schedule.num_steps": 9.5}, ConfigError, "schedule.num_steps` must be a whole number, but is 9.5"),
+        ({"schedule.num_steps": "many"}, ConfigError, "schedule.num_steps` must be a whole number, but is 'many'"),
+        ({"schedule.num_steps": 0}, ConfigError, "with schedule.num_steps overridden: .*at least 1, but is 0"),
+        ({"schedule.kind": "linaer"}, ConfigError, "`schedule.kind`: .*linaer"),
+        ({"schedule.": 3}, ConfigError, "has no field ``"),
+        ({"_del_": ["ffn_dim"]}, ConfigError, "_del_"),
+        ({"schedule.kind": "linear", "schedule": {}}, ConfigError, "`schedule` and `schedule.kind` .* both overridden"),
+        ({"ffn_dim": 32}, CheckpointError, "ffn.* has the shape .* by Card mine .* with ffn_dim overridden .* is"),
+    ],
+)
+def test_an_override_that_cannot_be_honoured_is_told_apart(
+    tmp_path: Path, overrides: dict[str, Any], error: type[LexalcmError], told: str
+) -> None:
+    with pytest.raises(error, match=f"(?s){told}") as caught:
+        load_model(write_model(tmp_path / "m"), overrides=overrides)
+    assert len(str(caught.value).splitlines()) <= 3
+
+
+def test_a_model_that_the_device_has_no_room_for_is_refused_before_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = write_model(tmp_path / "m")
+    needed = sum(value.nbytes for value in load_model(card).state_dict().values())
+    monkeypatch.setattr(lexalcm.memory, "available_memory", lambda device: needed - 100)
+    with pytest.raises(ConfigError, match=r"Card mine .*: the model needs .* MiB of memory on cpu, but only .* MiB"):
+        load_model(card)
+    load_model(card, dtype=torch.bfloat16)
+
+
+def test_parts_of_ranks_are_joined_one_at_a_time_and_what_does_not_fit_is_told_before(tmp_path: Path) -> None:
+    folder = tmp_path / "step_1" / "model" / "pp_00" / "tp_00"
+    folder.mkdir(parents=True)
+    for rank in range(2):
+        torch.save({"a": torch.full((2, 3), rank), "b": torch.zeros(4)}, folder / f"sdp_0{rank}.pt")
+    shapes = {"a": torch.Size([4, 3]), "b": torch.Size([4])}
+    tensors = iter_model_state(tmp_path / "step_1", shapes)
+    assert [(name, tensor.shape) for name, tensor in tensors] == list(shapes.items())
+    for shape in ([5, 3], [4, 2], [2, 4, 3]):
+        with pytest.raises(CheckpointError, match=r"`a` has shape \(4, 3\), but the model's configuration says"):
+            iter_model_state(tmp_path / "step_1", {**shapes, "a": torch.Size(shape)})

@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch.nn.modules.module import register_module_forward_hook
 
 from lexalcm.checkpoints.load import load_model
+from lexalcm.checkpoints.resolve import find_in_folder, resolve_card
+from lexalcm.checkpoints.special_concepts import SPECIAL_FILE, special_concepts_of
 from lexalcm.data.write import NewDocument, write_documents
 from lexalcm.errors import ConfigError, DataError, LexalcmError
 from lexalcm.models.interface import TwoTowerModel
@@ -101,6 +104,30 @@ def test_the_best_checkpoint_becomes_the_model(tmp_path: Path, tiny_overrides: l
     }
     card = next(iter(yaml.safe_load_all((tmp_path / "run" / "model" / "card.yaml").read_text())))
     assert scores[card["trained_steps"]] == max(scores.values())
+
+
+def test_special_concepts_around_documents_go_with_the_model(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    vectors = {name: torch.randn(8) for name in ("start", "end", "padding")}
+    save_file(vectors, tmp_path / "special.safetensors")
+    reading = {"special_concepts": tmp_path / "special.safetensors", "prefix": "start", "suffix": "end"}
+    named = [f"dataset.reading.{key}={value}" for key, value in reading.items()]
+    assert train(tmp_path / "run", [*tiny_overrides, "regime.num_steps=4", *named]) == 0
+    (tmp_path / "special.safetensors").unlink()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    cards = list(yaml.safe_load_all((tmp_path / "moved" / "model" / "card.yaml").read_text()))
+    expected = {"file": SPECIAL_FILE, "prefix": "start", "suffix": "end"}
+    assert [card["special_concepts"] for card in cards] == [expected] * 2
+    for card in (resolve_card(tmp_path / "moved"), find_in_folder(tmp_path / "moved" / "checkpoints").cards[0]):
+        special = special_concepts_of(card, 8)
+        assert special is not None and (special.prefix, special.suffix) == ("start", "end")
+        assert special.vectors.keys() == vectors.keys()
+        assert all(torch.equal(special.vectors[name], vector) for name, vector in vectors.items())
+
+
+def test_a_run_without_special_concepts_has_a_card_without_them(tmp_path: Path, tiny_overrides: list[str]) -> None:
+    assert train(tmp_path / "run", [*tiny_overrides, "regime.num_steps=4"]) == 0
+    assert special_concepts_of(resolve_card(tmp_path / "run")) is None
+    assert not (tmp_path / "run" / SPECIAL_FILE).exists()
 
 
 def test_held_out_rows_are_validated_on_and_never_trained_on(tmp_path: Path, tiny_overrides: list[str]) -> None:

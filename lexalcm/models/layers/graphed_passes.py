@@ -54,6 +54,7 @@ class GraphedPasses(DenoiserPasses):
 
     def __init__(self, passes: DenoiserPasses) -> None:
         super().__init__(passes._layers, passes._embed, passes._trained_timesteps)
+        self._modulations = passes._modulations
         self._recordings: dict[tuple[object, ...], _Recording] = {}
         self._packed: dict[int, Tensor] = {}
 
