@@ -161,9 +161,7 @@ def measure(case: Case) -> Result:
     medians = {name: statistics.median(times) for name, times in seconds.items()}
     passes = fast.num_passes
     assert passes is not None
-    return Result(
-        passes, medians["fast"], medians["few"], medians.get("plain"), difference, fast_memory, plain_memory
-    )
+    return Result(passes, medians["fast"], medians["few"], medians.get("plain"), difference, fast_memory, plain_memory)
 
 
 def peak_memory() -> int:
@@ -184,9 +182,13 @@ def main() -> None:
     parser.add_argument("--longest-plain", type=int, default=128, help="no plain runs at longer contexts than this")
     args = parser.parse_args()
     print(f"{date.today()}, torch {torch.__version__}, {platform.machine()} CPU, {args.threads} threads, float32,")
-    print(f"width {args.width}, 3 + 4 layers, concepts of 1024, guidance 3 with rescale 0.7; seconds for one sentence of")
+    print(
+        f"width {args.width}, 3 + 4 layers, concepts of 1024, guidance 3 with rescale 0.7; seconds for one sentence of"
+    )
     print("every prompt, memory over that of the loaded model\n")
-    print("| family | prompts | context | passes | plain s | fast s | ratio | 10 passes s | difference | plain MiB | fast MiB |")
+    print(
+        "| family | prompts | context | passes | plain s | fast s | ratio | 10 passes s | difference | plain MiB | fast MiB |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     for family, batch, context_len in product(args.families, args.batches, args.contexts):
         # The two-tower model of this benchmark has no position table: any context goes.

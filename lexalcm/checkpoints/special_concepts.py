@@ -52,6 +52,11 @@ class SpecialConceptsOfModel:
         return None if self.prefix is None else self.vectors[self.prefix]
 
     @property
+    def behind(self) -> Tensor | None:
+        """What every source ended with, in data with targets."""
+        return None if self.target_suffix is None or self.suffix is None else self.vectors[self.suffix]
+
+    @property
     def end(self) -> Tensor | None:
         """What the model was taught to predict when a text is over."""
         name = self._end_name

@@ -54,6 +54,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="go on with the output that is there")
     parser.add_argument("--overwrite", action="store_true", help="replace the output that is there")
     parser.add_argument("--batch-size", metavar="N", type=int, help="prompts continued at a time (default: 8)")
+    parser.add_argument(
+        "--no-cuda-graphs", dest="cuda_graphs", action="store_false", default=None, help="launch kernels one by one"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--dtype", default="float32", help="float32, bfloat16 or float16 (default: float32)")
     parser.add_argument(

@@ -43,12 +43,15 @@ _GENERATION_FIELDS = (
     "temperature",
     "seed",
     "batch_size",
+    "cuda_graphs",
 )
 _TEXT_FIELDS = (
     "lang",
     "segmenter",
     "segmenter_path",
     "segmenter_threshold",
+    "segment_length",
+    "newlines",
     "encoder",
     "encoder_card",
     "tokenizer_card",
@@ -57,7 +60,11 @@ _TEXT_FIELDS = (
     "corpus",
     "corpus_sentences",
 )
-_NOT_WITH_ORIGINAL = (*_SAMPLER_FIELDS, "sampler", *(f for f in _GENERATION_FIELDS if f not in ("seed", "batch_size")))
+_NOT_WITH_ORIGINAL = (
+    *_SAMPLER_FIELDS,
+    "sampler",
+    *(f for f in _GENERATION_FIELDS if f not in ("seed", "batch_size", "cuda_graphs")),
+)
 _OFF = "off"
 
 
@@ -77,6 +84,14 @@ def add_text_options(parser: ArgumentParser) -> None:
     group.add_argument("--segmenter-path", metavar="DIR", help="folder of SaT's model, to do without a network")
     group.add_argument(
         "--segmenter-threshold", metavar="P", type=float, help="SaT's probability of an end (default: the model's)"
+    )
+    group.add_argument(
+        "--segment-length", metavar="N", type=int, help="characters of a sentence at most (default: 250)"
+    )
+    group.add_argument(
+        "--newlines",
+        metavar="NAME",
+        help="where a sentence ends too: line, at each line break; paragraph, at each empty line; ignore (default: line)",
     )
     group.add_argument("--encoder", metavar="NAME", help="sonar, or stand_in as for the demo data (default: sonar)")
     group.add_argument("--encoder-card", metavar="CARD", help="(default: text_sonar_basic_encoder)")
@@ -119,6 +134,8 @@ def add_stop_options(parser: ArgumentParser) -> None:
         help="safetensors with named concepts; several times for several (default: those of the model's card)",
     )
     group.add_argument("--start", metavar="NAME", help="the special concept to put before every prompt")
+    group.add_argument("--behind", metavar="NAME", help="the special concept to put behind every prompt")
+    group.add_argument("--behind-text", metavar="TEXT", help="the sentence to put there, as Meta's '[MODEL]:'")
     group.add_argument("--end", metavar="NAME", help="the special concept that is the end")
     group.add_argument(
         "--repetition-threshold",
@@ -201,14 +218,19 @@ def special_section(args: Namespace) -> SpecialSection:
     from lexalcm.generation.special_section import SpecialSection
 
     return SpecialSection(
-        files=tuple(args.special_concepts), start=args.start, end=args.end, end_text=args.end_text or None
+        files=tuple(args.special_concepts),
+        start=args.start,
+        behind=args.behind,
+        behind_text=args.behind_text or None,
+        end=args.end,
+        end_text=args.end_text or None,
     )
 
 
 def check_original(args: Namespace) -> None:
     """:raises ConfigError: ``--original`` stands with an option that it has no use for."""
     ignored = [name for name in _NOT_WITH_ORIGINAL if _is_given(args, name)]
-    ignored += [name for name in ("end", "end_text") if _is_given(args, name)]
+    ignored += [name for name in ("behind", "behind_text", "end", "end_text") if _is_given(args, name)]
     if args.original and ignored:
         option = f"--{ignored[0].replace('_', '-')}"
         raise ConfigError(f"`--original` is one pass without sampler, loop and stop rules: leave {option} out.")

@@ -54,7 +54,9 @@ class GenerationConfig:
             if not value >= least:
                 raise ConfigError(f"`{name}` must be at least {least}, but is {value}.")
         if self.min_sentences > self.max_sentences:
-            raise ConfigError(f"`min_sentences` ({self.min_sentences}) is above `max_sentences` ({self.max_sentences}).")
+            raise ConfigError(
+                f"`min_sentences` ({self.min_sentences}) is above `max_sentences` ({self.max_sentences})."
+            )
         for name in ("end_threshold", "repetition_threshold"):
             value = getattr(self, name)
             if value is not None and not -1.0 <= value <= 1.0:

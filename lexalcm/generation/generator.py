@@ -8,14 +8,16 @@ Shapes: T concepts of a prompt, B documents in the batch, C dimensions of a conc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
+from typing import Final
 
 import torch
 from fairseq2.logging import log
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lexalcm.diffusion.samplers import Sampler, SamplingError
 from lexalcm.errors import ConfigError, DataError
@@ -28,6 +30,9 @@ from lexalcm.models.interface import GrowingDocuments, TwoTowerModel
 from lexalcm.models.layers.denoiser_passes import DenoiserPasses
 from lexalcm.models.layers.document_state import DocumentState
 from lexalcm.models.layers.graphed_passes import GraphedPasses
+
+_TOLD: Final = 4
+"""Documents that a message names."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +141,7 @@ class ConceptGenerator:
         package does not say."""
         return 1 if self.model.predicts_directly else len(self._timesteps) or None
 
-    def generate(
-        self, prompts: Iterable[Prompt], *, noise: NoiseSource | None = None
-    ) -> Iterator[NewConcept | Ended]:
+    def generate(self, prompts: Iterable[Prompt], *, noise: NoiseSource | None = None) -> Iterator[NewConcept | Ended]:
         """Continues prompts, which are taken from the iterable when there is room for them. The documents of a batch
         take turns; the concepts of one come in order, followed by its end.
 
@@ -153,10 +156,11 @@ class ConceptGenerator:
         waiting = enumerate(prompts)
         batch = _Batch(self._root.fork())
         while True:
-            while len(batch.documents) < self.config.batch_size and (entry := next(waiting, None)) is not None:
-                number, prompt = entry
-                self._enter(batch, number, prompt)
-                noise.enter(number, prompt.key)
+            new = list(islice(waiting, self.config.batch_size - len(batch.documents)))
+            if new:
+                self._enter(batch, new)
+                for number, prompt in new:
+                    noise.enter(number, prompt.key)
             if not batch.documents:
                 return
             yield from self._advance(batch, noise)
@@ -168,37 +172,49 @@ class ConceptGenerator:
             state.tables = GraphedPasses(state.tables)
         return state
 
-    def _enter(self, batch: _Batch, number: int, prompt: Prompt) -> None:
-        """Encodes a prompt and adds it to the batch."""
-        concepts = self._checked(number, prompt)
-        if self._room is not None and len(concepts) > self._room:
-            log.warning(
-                "Prompt {} has {} sentences; its last {} are read, so that {} more have room in the model's {}.",
-                number + 1,
-                len(concepts),
-                self._room,
-                self.config.max_sentences,
-                self.model.max_document_len,
+    def _enter(self, batch: _Batch, prompts: Sequence[tuple[int, Prompt]]) -> None:
+        """Encodes prompts and adds them to the batch."""
+        documents = []
+        for number, prompt in prompts:
+            concepts = self._shortened(number, self._checked(number, prompt))
+            batch.documents.append(_Document(number, concepts))
+            around = (self.special.start, concepts, self.special.behind)
+            documents.append(
+                torch.cat([part.reshape(-1, part.size(-1)).float() for part in around if part is not None])
             )
-            concepts = concepts[-self._room :]
-        history = concepts
-        if self.special.start is not None:
-            concepts = torch.cat([self.special.start.to(concepts).unsqueeze(0), concepts])
         state = batch.state.fork()
-        self._encode(state, concepts.to(self.device).unsqueeze(0))
+        self._encode(state, pad_sequence(documents, batch_first=True), [len(document) for document in documents])
         batch.state.join(state)
-        batch.documents.append(_Document(number, history))
 
-    def _encode(self, state: GrowingDocuments, raw: Tensor) -> None:
-        """Reads raw concepts ``[B, n, C]`` into a state."""
-        layout = DocumentLayout([raw.size(1)] * len(raw), packed=False)
+    def _encode(self, state: GrowingDocuments, raw: Tensor, lengths: Sequence[int]) -> None:
+        """Reads raw concepts ``[B, n, C]``, of which the first ``lengths`` of each row are real, into a state."""
+        layout = DocumentLayout(lengths, packed=False)
         layout.to(self.device)
         with self._inference():
-            self.model.encode(self.model.normalize(raw), layout, state)
+            self.model.encode(self.model.normalize(raw.to(self.device)), layout, state)
+
+    def _shortened(self, number: int, concepts: Tensor) -> Tensor:
+        """Cuts what a prompt has too many concepts at its start."""
+        if self._room is None or len(concepts) <= self._room:
+            return concepts
+        log.warning(
+            "Prompt {} has {} sentences; its last {} are read, so that {} more have room in the model's {}.",
+            number + 1,
+            len(concepts),
+            self._room,
+            self.config.max_sentences,
+            self.model.max_document_len,
+        )
+        return concepts[-self._room :]
 
     def _advance(self, batch: _Batch, noise: NoiseSource) -> Iterator[NewConcept | Ended]:
         """Gives every document of the batch one concept, and lets those leave that are done."""
-        raw = self._draw(batch, noise)
+        try:
+            raw = self._draw(batch, noise)
+        except SamplingError as ex:
+            told = [f"sentence {d.num_generated + 1} of prompt {d.prompt + 1}" for d in batch.documents]
+            more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+            raise SamplingError(f"{ex}\nWhile drawing {', '.join(told[:_TOLD])}{more}.") from ex
         seen = raw[:, 0].float().cpu()
         going = []
         for row, document in enumerate(batch.documents):
@@ -219,7 +235,7 @@ class ConceptGenerator:
                 return
             batch.state.select(going, self.device)
             raw = raw[going]
-        self._encode(batch.state, raw)
+        self._encode(batch.state, raw, [1] * len(raw))
 
     def _draw(self, batch: _Batch, noise: NoiseSource) -> Tensor:
         """Draws the next concept of every document: raw ``[B, 1, C]``."""
@@ -268,11 +284,12 @@ class ConceptGenerator:
         longest = self.model.max_document_len
         if longest is None:
             return None
-        room = longest - self.config.max_sentences - (self.special.start is not None)
+        longest -= sum(vector is not None for vector in (self.special.start, self.special.behind))
+        room = longest - self.config.max_sentences
         if room < 1:
             raise ConfigError(
-                f"`max_sentences` ({self.config.max_sentences}) leaves no room for a prompt in the model's {longest} "
-                f"positions. The most is {longest - 1 - (self.special.start is not None)}."
+                f"`max_sentences` ({self.config.max_sentences}) leaves no room for a prompt in the model's "
+                f"{self.model.max_document_len} positions. The most is {longest - 1}."
             )
         return room
 

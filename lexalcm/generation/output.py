@@ -179,7 +179,8 @@ def _check_ids(path: Path, indices: Mapping[str, int]) -> None:
     ids = read_ids(path)
     if ids != list(indices):
         raise DataError(
-            f"{path} is complete with {len(ids)} prompts, but the input's {len(indices)} are others.\nName another output, or replace it: --overwrite."
+            f"{path} is complete with {len(ids)} prompts, but the input's {len(indices)} are others.\n"
+            f"Name another output, or replace it: --overwrite."
         )
 
 

@@ -177,8 +177,7 @@ def _read_parquet(file: PromptFile) -> Iterator[PromptRow]:
     there = {
         field: name
         for field, name in named.items()
-        if (field == "id_column" and file.id_column is not None)
-        or all(name in f.schema.names for f in files.values())
+        if (field == "id_column" and file.id_column is not None) or all(name in f.schema.names for f in files.values())
     }
     dataset = ConceptParquetDataset(ConceptParquetConfig(path=file.path, embedding_column=column, **there))
     extra = _ExtraColumns(OpenFiles(), files, there.get("id_column"))

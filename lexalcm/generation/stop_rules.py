@@ -15,7 +15,8 @@ from torch.nn.functional import cosine_similarity
 from lexalcm.errors import ConfigError
 from lexalcm.generation.config import GenerationConfig
 
-StopReason = Literal["end_of_text", "repetition", "max_sentences"]
+StopReason = Literal["end_of_text", "repetition", "max_sentences", "one_pass"]
+"""The last one is that of a checkpoint which is run once and no more."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,27 @@ class SpecialVectors:
     start: Tensor | None = None
     """``[C]``: stands before every prompt."""
 
+    behind: Tensor | None = None
+    """``[C]``: stands behind every prompt, as the suffix of the sources in data with targets (Meta's ``[MODEL]:``)."""
+
     end: Tensor | None = None
     """``[C]``: ends a document."""
 
     others: Tensor | None = None
-    """``[n, C]``: a concept that is nearer to one of these, or to ``start``, is no end. The published start and end have
-    a cosine of 0.95, so that a threshold alone would take the one for the other."""
+    """``[n, C]``: a concept that is nearer to one of these, or to ``start`` or ``behind``, is no end. The published start
+    and end have a cosine of 0.95, so that a threshold alone would take the one for the other."""
 
     def check(self, concept_dim: int) -> None:
         """:raises ConfigError: A vector has another width, or is not finite."""
-        for name, dims in (("start", 1), ("end", 1), ("others", 2)):
+        for name, dims in (("start", 1), ("behind", 1), ("end", 1), ("others", 2)):
             vector = getattr(self, name)
             if vector is None:
                 continue
             if vector.dim() != dims or vector.size(-1) != concept_dim:
                 shape = list(vector.shape)
-                raise ConfigError(f"The special concept `{name}` has shape {shape}, but concepts are {concept_dim} wide.")
+                raise ConfigError(
+                    f"The special concept `{name}` has shape {shape}, but concepts are {concept_dim} wide."
+                )
             if not torch.isfinite(vector).all():
                 raise ConfigError(f"The special concept `{name}` is not finite.")
 
@@ -64,7 +70,7 @@ class StopRules:
         self._config = config
         self._end = special.end
         self._rivals: Tensor | None = None
-        rivals = [] if special.start is None else [special.start.unsqueeze(0)]
+        rivals = [given.unsqueeze(0) for given in (special.start, special.behind) if given is not None]
         if special.others is not None:
             rivals.append(special.others)
         if rivals and special.end is not None:

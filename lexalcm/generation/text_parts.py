@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 
@@ -13,7 +13,7 @@ from lexalcm.errors import ConfigError, unknown_name
 from lexalcm.text.decoder_options import read_decoder_options
 from lexalcm.text.interface import ConceptDecoder, Segmenter, SentenceEncoder
 from lexalcm.text.languages import SONAR_CARD, check_language, sonar_languages
-from lexalcm.text.segment import DEFAULT_SEGMENTER, SAT_NAMES, create_segmenter
+from lexalcm.text.segment import DEFAULT_SEGMENTER, MAX_LENGTH, SAT_NAMES, Newlines, create_segmenter
 from lexalcm.text.sonar import SONAR_DECODER_CARD, SonarDecoder, SonarEncoder
 from lexalcm.text.stand_in_encoder import StandInEncoder
 
@@ -37,6 +37,13 @@ class TextConfig:
 
     segmenter_path: str | None = None
     """A folder with SaT's model and tokenizer; for ``sat`` alone."""
+
+    segment_length: int = MAX_LENGTH
+    """At most so many characters a sentence; longer ones are cut, between words where there are any."""
+
+    newlines: Newlines = "line"
+    """Where a sentence ends too, for the segmenters other than ``newline``: at each ``line`` break, at each empty line
+    (``paragraph``), or at neither (``ignore``)."""
 
     segmenter_threshold: float | None = None
     """A sentence ends where SaT's probability is higher; ``None``: the usual one of the model."""
@@ -69,9 +76,12 @@ class TextConfig:
             ("segmenter", self.segmenter, (*SEGMENTERS, *SAT_NAMES)),
             ("encoder", self.encoder, ENCODERS),
             ("decoder", self.decoder, DECODERS),
+            ("newlines", self.newlines, get_args(Newlines)),
         ):
             if value not in known:
                 raise ConfigError(f"`{name}`: {unknown_name(name, str(value), known)}")
+        if self.segment_length < 1:
+            raise ConfigError(f"`segment_length` must be at least 1, but is {self.segment_length}.")
         if self.segmenter_path is not None and self.segmenter != "sat":
             raise ConfigError(f"`segmenter_path` is for the segmenter sat, not for {self.segmenter}.")
         if self.segmenter_path is not None and not Path(self.segmenter_path).is_dir():
@@ -114,7 +124,13 @@ class TextConfig:
 def load_segmenter(config: TextConfig, device: torch.device) -> Segmenter:
     """:raises ConfigError: The segmenter is not there."""
     name = (config.segmenter_path or DEFAULT_SEGMENTER) if config.segmenter == "sat" else config.segmenter
-    return create_segmenter(name, device=str(device), threshold=config.segmenter_threshold)
+    return create_segmenter(
+        name,
+        device=str(device),
+        max_length=config.segment_length,
+        threshold=config.segmenter_threshold,
+        newlines=config.newlines,
+    )
 
 
 def load_encoder(config: TextConfig, device: torch.device, dtype: torch.dtype, concept_dim: int) -> SentenceEncoder:

@@ -99,8 +99,8 @@ class TwoTowerModel(Module, ABC):
         """Runs the causal contextualizer.
 
         :param concepts: Clean, normalised concepts ``[*P, C]``.
-        :param state: From :meth:`new_state`. With it, ``concepts`` are padded ``[B, T_new, C]``, all real, and continue
-            the state's documents; what the next concept needs of them is kept in it.
+        :param state: From :meth:`new_state`. With it, ``concepts`` are padded ``[B, T_new, C]`` and continue the
+            state's documents, each by at least one; what the next concept needs of them is kept in it.
         :returns: The context: an object of the family's own, which only its other methods read.
         """
 

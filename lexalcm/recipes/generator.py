@@ -21,7 +21,7 @@ from lexalcm.checkpoints.load import load_described
 from lexalcm.checkpoints.locate import SAFETENSORS_FILE
 from lexalcm.checkpoints.published_folder import CONFIG_FILE, is_published_folder, read_published_folder
 from lexalcm.checkpoints.special_concepts import special_concepts_of
-from lexalcm.diffusion.samplers import Sampler, SamplerConfig, create_sampler
+from lexalcm.diffusion.samplers import Sampler, SamplerConfig
 from lexalcm.errors import CardError, ConfigError, unknown_name
 from lexalcm.evaluation.device import check_device
 from lexalcm.generation.config import GenerationConfig
@@ -97,7 +97,7 @@ class GeneratorPlan:
         """What the result depends on, as plain data by section; device and batch change nothing."""
         config = self.config
         generation, text = asdict(config.generation), asdict(config.text)
-        del generation["batch_size"]
+        del generation["batch_size"], generation["cuda_graphs"]
         return {
             "model": config.model,
             "override_trained": dict(config.override_trained),
@@ -123,10 +123,12 @@ class GeneratorPlan:
             raise CardError(f"{config.model} is a {type(model).__name__}, not a model that predicts concepts.")
         concept_dim = model.config.concept_dim if isinstance(model, OriginalPre1) else model.concept_dim
         encoder = None
-        if self.has_text or config.special.end_text:
+        if self.has_text or config.special.has_text:
             encoder = load_encoder(config.text, self.device, dtype, concept_dim)
         carried = None if card is None else special_concepts_of(card, concept_dim)
-        of_model = SpecialVectors() if carried is None else SpecialVectors(carried.start, carried.end, carried.others)
+        of_model = SpecialVectors()
+        if carried is not None:
+            of_model = SpecialVectors(carried.start, carried.behind, carried.end, carried.others)
         special = config.special.load(encoder, config.text.lang, concept_dim, of_model=of_model)
         log.info("Generation - {}.", _told(special))
         return TextGenerator(
@@ -228,7 +230,7 @@ def plan_generator(
     config.generation.check()
     config.text.check()
     config.special.check()
-    encoded = {**(encoded_langs if has_text else {}), **(_DEFAULT_LANG if config.special.end_text else {})}
+    encoded = {**(encoded_langs if has_text else {}), **(_DEFAULT_LANG if config.special.has_text else {})}
     config.text.check_languages(encoded=encoded, prompts=prompt_langs)
     if config.original:
         return GeneratorPlan(config, device, has_text=has_text)
@@ -254,8 +256,9 @@ def _other_kind(config: GeneratorConfig) -> ConfigError:
 def _told(special: SpecialVectors) -> str:
     """What there is of special concepts, in words."""
     start = "a start concept stands before every prompt" if special.start is not None else "no start concept"
+    behind = "one stands behind it, " if special.behind is not None else ""
     end = "an end concept ends a text" if special.end is not None else "no end concept"
-    return f"{start}, {end}"
+    return f"{start}, {behind}{end}"
 
 
 def _load_decoder(

@@ -228,7 +228,7 @@ def test_what_a_model_was_trained_with_is_overridden_before_it_is_built_and_each
     assert equal(changed, as_trained)
     assert (
         ({"schedule.kidn": "linear"}, ConfigError, 'card.yaml.*, overridden: .*schedule` has no field `kidn`.*"kind"'),
-        "epsilon.\n"
+        "epsilon.\n",
     ) in caplog.text
 
 

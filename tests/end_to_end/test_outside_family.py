@@ -1,12 +1,16 @@
 """Another package's families, found by its entry point alone: its model trains with our recipe, on its objective, is
-sampled by its sampler, and measured by our command."""
+sampled by its sampler, measured and run by our commands."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
 
 PACKAGE = '''
 from dataclasses import dataclass
@@ -64,7 +68,7 @@ class ToyModel(TwoTowerModel):
 
     def encode(self, concepts, layout, state=None):
         if state is not None:
-            state.context.latest = self.context_tower.layers[0](concepts[:, -1:])
+            state.context.replace(self.context_tower.layers[0](concepts), layout.lengths)
             return state.context.latest
         return self.context_tower.layers[0](layout.shift(concepts))
 
@@ -148,7 +152,7 @@ objective_config: {power: 3.0}
 """
 
 
-def test_a_family_of_another_package_trains_and_is_measured(tmp_path: Path, tiny_corpus: Path) -> None:
+def test_a_family_of_another_package_trains_is_measured_and_generates(tmp_path: Path, tiny_corpus: Path) -> None:
     site = tmp_path / "site"
     info = site / "toy_family-1.0.dist-info"
     info.mkdir(parents=True)
@@ -175,3 +179,10 @@ def test_a_family_of_another_package_trains_and_is_measured(tmp_path: Path, tiny
     assert "toy sampler of 2 passes" in told
     table = lcm("evaluate", str(run), str(tiny_corpus), "--samples", "2", "--steps", "4")
     assert "one pass" in table and "ridge4" in table
+    prompts, out = tmp_path / "prompts.safetensors", tmp_path / "out.jsonl"
+    save_file({"a": torch.randn(3, 8), "b": torch.randn(1, 8)}, prompts)
+    lcm(
+        "generate", str(run), "--input", str(prompts), "--output", str(out), "--decoder", "none", "--max-sentences", "2"
+    )
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["id"]: len(row["concepts"]) for row in rows} == {"a": 2, "b": 2}

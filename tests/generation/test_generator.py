@@ -175,6 +175,14 @@ def test_the_start_concept_stands_before_every_prompt() -> None:
         torch.testing.assert_close(made[prompt.key], anew(model, prompt, 4, start), rtol=1e-4, atol=1e-4)
 
 
+def test_what_stands_behind_every_prompt_is_read_and_is_no_part_of_the_result() -> None:
+    model, behind = tiny_model("two_tower"), torch.full((DIM,), 0.7)
+    made, _ = run(ConceptGenerator(model, SAMPLER, CONFIG, special=SpecialVectors(behind=behind)))
+    for prompt in PROMPTS[:2]:
+        longer = Prompt(torch.cat([prompt.concepts, behind[None]]), prompt.key)
+        torch.testing.assert_close(made[prompt.key], anew(model, longer, 4), rtol=1e-4, atol=1e-4)
+
+
 def test_a_prompt_that_is_too_long_is_cut_from_the_left_and_said_so(caplog: pytest.LogCaptureFixture) -> None:
     model = tiny_model("two_tower")  # 24 positions
     long = Prompt(torch.randn(40, DIM), "long")
@@ -207,10 +215,10 @@ def test_what_is_not_finite_stops_the_generation() -> None:
     for family in ("pre1", "base_lcm"):
         model = tiny_model(family)
         with torch.no_grad():
-            next(p for name, p in model.named_parameters() if name.endswith(("output_proj.bias", "postnet.fc.bias"))).fill_(
-                float("inf")
-            )
-        with pytest.raises(SamplingError, match="not finite"):
+            next(
+                p for name, p in model.named_parameters() if name.endswith(("output_proj.bias", "postnet.fc.bias"))
+            ).fill_(float("inf"))
+        with pytest.raises(SamplingError, match=r"not finite[\s\S]*sentence 1 of prompt 1, .* and 1 more"):
             run(ConceptGenerator(model, SAMPLER, CONFIG))
 
 

@@ -15,13 +15,13 @@ from lexalcm.diffusion.parametrization import add_noise
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.layers.feed_forward import SwiGLU
+from lexalcm.models.layers.frontend import Frontend, LatentBridge
 from lexalcm.models.layers.modulation import AdaptiveRMSNorm, TimestepConditioning
 from lexalcm.models.layers.precision import precise_linear
 from lexalcm.models.layers.timestep import TimestepEncoder
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
 from lexalcm.models.pre1.interop import from_published, to_published
-from lexalcm.models.pre1.model import Frontend, LatentBridge
 from lexalcm.models.pre1.original import OriginalPre1, create_original
 from lexalcm.models.pre1.original_config import REVISIONS, original_config, revision_of
 from lexalcm.models.pre1.original_layers import quarter_turn, rotary_tables, rotate, seen_keys, sinusoid
@@ -223,7 +223,9 @@ def check_denoiser_sublayer(folder: Path, case: dict[str, Any]) -> None:
         for timesteps in (rows, rows.repeat(2)):  # as given, and gathered from a table
             conditioning = TimestepConditioning(timesteps, embedding.__getitem__, rows)
             scale, shift, gate = conditioning.apply(sublayer.modulator.ff[1]).chunk(3, dim=-1)
-            ours = conditioning.modulation(scale=scale, shift=shift, gate=gate, norm=AdaptiveRMSNorm(scale.size(-1), affine=False))
+            ours = conditioning.modulation(
+                scale=scale, shift=shift, gate=gate, norm=AdaptiveRMSNorm(scale.size(-1), affine=False)
+            )
             for found, expected in zip((ours.scale - 1.0, ours.shift, ours.gate), raw):
                 near(found, expected[timesteps], tolerance)
 

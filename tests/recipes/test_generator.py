@@ -96,9 +96,7 @@ def test_the_start_concept_and_the_end_come_from_files_or_a_text(base: Path, cor
             SpecialSection(**wrong).check()
 
 
-def test_special_concepts_of_the_card_hold_where_nothing_else_is_said(
-    base: Path, corpus: Path, tmp_path: Path
-) -> None:
+def test_special_concepts_of_the_card_hold_where_nothing_else_is_said(base: Path, corpus: Path, tmp_path: Path) -> None:
     vectors = {name: torch.randn(DIM) for name in ("start", "end", "pad")}
     save_file(vectors, tmp_path / "special.safetensors")
     fields = {"file": "special.safetensors", "prefix": "start", "suffix": "end"}

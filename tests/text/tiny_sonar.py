@@ -161,9 +161,7 @@ def _card(name: str, dim: int, max_seq_len: int, vocab_size: int) -> str:
         f"    max_seq_len: {max_seq_len}\n"
         f"    ffn_inner_dim: {2 * dim}\n"
         f"    vocab_info: {{size: {vocab_size}, unk_idx: 1, bos_idx: 2, eos_idx: 3, pad_idx: 1}}\n"
-        f"{layers}"
-        + ("    _from_fairseq: false\n" if name == ENCODER else "")
-        + f"checkpoint: {name}.pt\n"
+        f"{layers}" + ("    _from_fairseq: false\n" if name == ENCODER else "") + f"checkpoint: {name}.pt\n"
         f"tokenizer: sonar.model\n"
         f"tokenizer_family: nllb\n"
         f"tokenizer_config:\n"

@@ -112,7 +112,8 @@ class BaseLCM(TwoTowerModel):
         self.check_length(layout.width + (0 if state is None else state.tower.rows.width))
         if state is not None:
             following = self.following(concepts, layout, state)
-            state.following.latest = following[:, -1:]
+            state.tower.rows.shorten(layout.lengths, layout.width)
+            state.following.replace(following, layout.lengths)
             return BaseContext(None, following)
         if layout.past is not None:
             return BaseContext(layout.delay(self.following(layout.drop_last(concepts), layout.past)), None)

@@ -196,10 +196,11 @@ class PastCrossAttention(MultiheadProjections):
             seen = layout.at_queries(attend_causally(q, k, v, layout, dropout_p=self._active_dropout_p), dim=draws)
         seen = seen.flatten(-2)
         if isinstance(dropped, Tensor):
-            alone = seen.new_zeros(()) if bias is None else self.drop_lone_weight(bias.to(seen.dtype).expand(seen.shape))
+            alone = (
+                seen.new_zeros(()) if bias is None else self.drop_lone_weight(bias.to(seen.dtype).expand(seen.shape))
+            )
             seen = torch.where(dropped.unsqueeze(-1), alone, seen)
         return self.output_proj(seen)
-
 
     def seen_alone(self) -> Tensor:
         """What a query gets that sees the zero vector alone, ``[M]``: the same wherever it stands."""

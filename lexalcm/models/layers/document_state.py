@@ -65,18 +65,22 @@ class PastKeys(CachedTower):
         self,
         attentions: Sequence[PastCrossAttention],
         hidden: Tensor,
+        lengths: Sequence[int],
         rotary: Callable[[Tensor, Tensor], RotaryTable | None] | None = None,
     ) -> None:
         """
         :param hidden: ``[B, n, M]``, the contexts of the new concepts.
+        :param lengths: How many of the n are real in each row.
         :param rotary: Makes the table of places ``[B, n]`` for contexts, if keys are rotated.
         """
+        num_new = hidden.size(1)
         if not self.rows.lengths:
             hidden = F.pad(hidden, (0, 0, 1, 0))
         growth = self.rows.grow(len(hidden), hidden.size(1), hidden.device)
         table = None if rotary is None else rotary(growth.positions, hidden)
         for cache, attention in zip(self.layers, attentions):
             cache.append(*attention.keys_and_values(hidden, table), growth)
+        self.rows.shorten([length + hidden.size(1) - num_new for length in lengths], hidden.size(1))
 
     def seen(self) -> list[Past]:
         """Keys and values ``[B, T, H, E]`` of every layer."""
@@ -118,7 +122,13 @@ class LastVectors:
     """One vector a document: the latest."""
 
     def __init__(self, latest: Tensor | None = None) -> None:
+        """:param latest: ``[B, 1, C]``."""
         self.latest = latest
+
+    def replace(self, new: Tensor, lengths: Sequence[int]) -> None:
+        """:param new: ``[B, n, C]``, of which the first ``lengths`` of each row are real."""
+        last = torch.tensor(lengths, device=new.device) - 1
+        self.latest = new[torch.arange(len(new), device=new.device), last].unsqueeze(1)
 
     def empty(self) -> Self:
         return type(self)()

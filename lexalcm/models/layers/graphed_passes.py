@@ -85,9 +85,7 @@ class GraphedPasses(DenoiserPasses):
             return super().run_both(x, timestep, pasts, mask=mask, rotary=rotary)
         return self._replayed(x, timestep, pasts, mask, both=True)
 
-    def _replayed(
-        self, x: Tensor, timestep: int, pasts: Sequence[Past], mask: Tensor | None, *, both: bool
-    ) -> Tensor:
+    def _replayed(self, x: Tensor, timestep: int, pasts: Sequence[Past], mask: Tensor | None, *, both: bool) -> Tensor:
         count, width = x.size(0), pasts[0][0].size(1)
         rows, room = 1 << (count - 1).bit_length(), with_room(width)
         key = (rows, room, both, x.dtype, pasts[0][0].dtype)
@@ -124,7 +122,9 @@ class GraphedPasses(DenoiserPasses):
         packed = self._packed.get(timestep)
         if packed is None:
             layers = self.modulations(timestep, device)
-            rows = [torch.stack([torch.stack([m.scale, m.shift.float(), m.gate.float()]) for m in made]) for made in layers]
+            rows = [
+                torch.stack([torch.stack([m.scale, m.shift.float(), m.gate.float()]) for m in made]) for made in layers
+            ]
             packed = self._packed[timestep] = torch.stack(rows)
         return packed
 

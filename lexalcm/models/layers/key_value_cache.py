@@ -44,7 +44,11 @@ class GrowingRows:
         self.lengths: list[int] = []
 
     def grow(self, num_rows: int, num_new: int, device: torch.device) -> Growth:
-        """Adds ``num_new`` positions to every row. The first call decides how many rows there are."""
+        """Adds ``num_new`` positions to every row. The first call decides how many rows there are.
+
+        Where some are padding, :meth:`shorten` takes them back once their keys are there: they stand behind a row's end,
+        where nothing looks, and the next positions are written over them.
+        """
         if not self.lengths:
             self.lengths = [0] * num_rows
         if num_rows != len(self.lengths):
@@ -74,6 +78,10 @@ class GrowingRows:
             return None
         lengths = torch.tensor(self.lengths, device=device)
         return (torch.arange(self.width, device=device) < lengths.unsqueeze(1))[:, None, None]
+
+    def shorten(self, lengths: Sequence[int], num_new: int) -> None:
+        """Of the last ``num_new`` positions of each row, only the first ``lengths`` are real."""
+        self.lengths = [total - num_new + length for total, length in zip(self.lengths, lengths)]
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps these rows, in this order."""

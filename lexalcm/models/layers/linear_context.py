@@ -59,16 +59,21 @@ class RecentConcepts:
         self._sum: Tensor | None = None
         self._count: Tensor | None = None
 
-    def append(self, concepts: Tensor) -> None:
-        """:param concepts: The new ones of every document ``[B, T, C]``, T at least 1."""
+    def append(self, concepts: Tensor, lengths: Sequence[int]) -> None:
+        """:param concepts: The new ones of every document ``[B, T, C]``, of which the first ``lengths`` are real."""
         if self._last is None or self._sum is None or self._count is None:
             self._last = concepts.new_zeros(len(concepts), self.num_previous, concepts.size(-1))
             self._sum = concepts.new_zeros(len(concepts), 1, concepts.size(-1))
             self._count = concepts.new_zeros(len(concepts), 1, 1)
-        last = torch.cat([self._last, concepts], dim=1)
-        self._last = last[:, last.size(1) - self.num_previous :]
-        self._sum = self._sum + concepts.sum(dim=1, keepdim=True)
-        self._count = self._count + concepts.size(1)
+        device = concepts.device
+        num_real = torch.tensor(lengths, device=device)
+        real = torch.arange(concepts.size(1), device=device) < num_real.unsqueeze(1)
+        # The last n of what was kept and what is real of the new.
+        behind = num_real.unsqueeze(1) + torch.arange(self.num_previous, device=device)
+        rows = torch.arange(len(concepts), device=device).unsqueeze(1)
+        self._last = torch.cat([self._last, concepts], dim=1)[rows, behind]
+        self._sum = self._sum + (concepts * real.unsqueeze(-1)).sum(dim=1, keepdim=True)
+        self._count = self._count + num_real[:, None, None].to(concepts.dtype)
 
     def features(self) -> Tensor:
         """:returns: ``[B, 1, F]``."""

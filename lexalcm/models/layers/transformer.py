@@ -176,4 +176,3 @@ def create_positions(config: TransformerConfig, model_dim: int, max_seq_len: int
 def rotary_table(positions: Tensor, head_dim: int, theta: float | None, x: Tensor) -> RotaryTable | None:
     """The table of a tower whose ``rope_theta`` is in use, else ``None``; as precise as ``x`` needs."""
     return None if theta is None else RotaryTable(positions, head_dim, theta=theta, dtype=x.dtype)
-

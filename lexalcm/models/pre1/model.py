@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Module, ModuleList
 
@@ -28,42 +27,15 @@ from lexalcm.models.layers.attention import (
 )
 from lexalcm.models.layers.denoiser_passes import DenoiserPasses, LayerParts, Past
 from lexalcm.models.layers.document_state import CachedTower, DocumentState, PastKeys
-from lexalcm.models.layers.dropout import Dropout
 from lexalcm.models.layers.feed_forward import SwiGLU
+from lexalcm.models.layers.frontend import Frontend, LatentBridge
 from lexalcm.models.layers.linear_context import LinearContext, RecentConcepts
 from lexalcm.models.layers.modulation import AdaptiveRMSNorm, Modulation, TimestepConditioning
-from lexalcm.models.layers.precision import PreciseLayerNorm, RMSNorm, at_least_float32, precise_linear
+from lexalcm.models.layers.precision import RMSNorm, at_least_float32, precise_linear
 from lexalcm.models.layers.residual import Residual
 from lexalcm.models.layers.timestep import TimestepEncoder
 from lexalcm.models.normalizer.model import ConceptNormalizer
 from lexalcm.models.pre1.config import Pre1Config
-
-
-class Frontend(Module):
-    """``SiLU(W LayerNorm(x) + b)``: the door of concepts into a tower."""
-
-    def __init__(self, concept_dim: int, model_dim: int) -> None:
-        super().__init__()
-        self.norm = PreciseLayerNorm(concept_dim)
-        self.proj = Linear(concept_dim, model_dim)
-
-    def forward(self, x: Tensor, *, precise: bool = False) -> Tensor:
-        """:param precise: Project in float32 too, as the noisy concept needs."""
-        x = self.norm(x)
-        return F.silu(precise_linear(x, self.proj) if precise else self.proj(x))
-
-
-class LatentBridge(Module):
-    """``Dropout(GELU(W RMSNorm(x) + b))`` between the towers, exact GELU."""
-
-    def __init__(self, concept_dim: int, dropout_p: float) -> None:
-        super().__init__()
-        self.norm = RMSNorm(concept_dim)
-        self.proj = Linear(concept_dim, concept_dim)
-        self.dropout = Dropout(dropout_p)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.dropout(F.gelu(self.proj(self.norm(x))))
 
 
 class ContextualizerLayer(Module):
@@ -252,8 +224,9 @@ class Pre1Model(TwoTowerModel):
     def encode(self, concepts: Tensor, layout: DocumentLayout, state: Pre1State | None = None) -> Pre1Context:
         if state is not None:
             hidden = self._contexts(concepts, layout, *state.tower.grow(concepts))
-            self._add_past(state.past, hidden)
-            state.recent.append(concepts)
+            state.tower.rows.shorten(layout.lengths, layout.width)
+            self._add_past(state.past, hidden, layout)
+            state.recent.append(concepts, layout.lengths)
             return Pre1Context(None, hidden, None, state.recent, state)
         hidden = features = recent = None
         if layout.past is not None:
@@ -265,7 +238,7 @@ class Pre1Model(TwoTowerModel):
             features = layout.at_queries(self.linear_context.features(concepts, layout))
             if not layout.packed:
                 recent = RecentConcepts(self.linear_context.num_previous)
-                recent.append(concepts)
+                recent.append(concepts, layout.lengths)
         return Pre1Context(past, hidden, features, recent, None)
 
     def _contexts(
@@ -287,8 +260,8 @@ class Pre1Model(TwoTowerModel):
         # The latent path is a branch around the tower's output: alone it would be a bottleneck (spec 7.5).
         return h + self.denoiser_frontend(latent)
 
-    def _add_past(self, past: PastKeys, hidden: Tensor) -> None:
-        past.append([layer.cross_attn for layer in self.denoiser.layers], hidden)
+    def _add_past(self, past: PastKeys, hidden: Tensor, layout: DocumentLayout) -> None:
+        past.append([layer.cross_attn for layer in self.denoiser.layers], hidden, layout.lengths)
 
     def predict(
         self,
@@ -301,7 +274,9 @@ class Pre1Model(TwoTowerModel):
     ) -> Tensor:
         past = context.past
         assert past is not None, "a state encodes for generation, which asks for the next position only"
-        conditioning = TimestepConditioning(timesteps, self.timestep_encoder, self.schedule.trained_timesteps(noisy.device))
+        conditioning = TimestepConditioning(
+            timesteps, self.timestep_encoder, self.schedule.trained_timesteps(noisy.device)
+        )
         x = self.denoiser_frontend(noisy, precise=True)
         for layer in self.denoiser.layers:
             x = layer(x, conditioning, past, layout, dropped)
@@ -317,7 +292,7 @@ class Pre1Model(TwoTowerModel):
         if state is None:
             assert context.hidden is not None, "the next position is asked for padded documents only"
             state = self.new_state()
-            self._add_past(state.past, context.hidden)
+            self._add_past(state.past, context.hidden, layout)
             if context.recent is not None:
                 state.recent = context.recent
         return self.next_cache(state)

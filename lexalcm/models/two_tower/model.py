@@ -232,7 +232,8 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         self.check_length(layout.width + (0 if state is None else state.tower.rows.width))
         if state is not None:
             hidden = self._contexts(concepts, layout, *state.tower.grow(concepts))
-            self._add_past(state.past, hidden)
+            state.tower.rows.shorten(layout.lengths, layout.width)
+            self._add_past(state.past, hidden, layout)
             return TwoTowerContext(None, hidden, state)
         if layout.past is not None:
             past = layout.delay(self._contexts(layout.drop_last(concepts), layout.past))
@@ -251,8 +252,9 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         positions = layout.positions if positions is None else positions
         return self.context_encoder(self.encoder_frontend(concepts, positions), layout, positions, cached)
 
-    def _add_past(self, past: PastKeys, hidden: Tensor) -> None:
-        past.append([layer.cross_attention for layer in self.denoiser.layers], hidden, self.denoiser.rotary)
+    def _add_past(self, past: PastKeys, hidden: Tensor, layout: DocumentLayout) -> None:
+        attentions = [layer.cross_attention for layer in self.denoiser.layers]
+        past.append(attentions, hidden, layout.lengths, self.denoiser.rotary)
 
     def predict(
         self,
@@ -267,7 +269,9 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         assert past is not None, "a state encodes for generation, which asks for the next position only"
         denoiser = self.denoiser
         positions = self._query_positions(layout)
-        conditioning = TimestepConditioning(timesteps, denoiser.embed_time, self.schedule.trained_timesteps(noisy.device))
+        conditioning = TimestepConditioning(
+            timesteps, denoiser.embed_time, self.schedule.trained_timesteps(noisy.device)
+        )
         x = denoiser.enter(noisy, positions)
         rotary, key_rotary = denoiser.rotary(positions, x), denoiser.rotary(layout.positions, x)
         for layer in denoiser.layers:
@@ -292,7 +296,7 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         if state is None:
             assert context.hidden is not None, "the next position is asked for padded documents only"
             state = self.new_state()
-            self._add_past(state.past, context.hidden)
+            self._add_past(state.past, context.hidden, layout)
         return self.next_cache(state)
 
     def next_cache(self, state: TwoTowerState) -> TwoTowerCache:

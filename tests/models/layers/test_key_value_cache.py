@@ -86,3 +86,15 @@ def test_another_number_of_rows_is_refused() -> None:
     rows, _ = joined([Row(2), Row(2)])
     with pytest.raises(ValueError, match="2 documents, but concepts of 3"):
         rows.grow(3, 1, CPU)
+
+
+def test_padding_is_taken_back_and_written_over() -> None:
+    rows, cache = GrowingRows(), KeyValueCache()
+    keys = torch.randn(2, 4, HEADS, DIM)
+    cache.append(keys, keys, rows.grow(2, 4, CPU))
+    rows.shorten([4, 2], 4)
+    new = torch.randn(2, 1, HEADS, DIM)
+    growth = rows.grow(2, 1, CPU)
+    k, _ = cache.append(new, new, growth)
+    assert rows.lengths == [5, 3] and growth.positions.tolist() == [[4], [2]]
+    assert torch.equal(k[1, :3], torch.cat([keys[1, :2], new[1]]))
