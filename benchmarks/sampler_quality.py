@@ -41,6 +41,8 @@ CARD = "few_step_sampler"
 
 MOST_STEPS = 100
 
+_DISTANCES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
+
 KINDS = (("ddim", "trailing"), ("ddim", "dense_ends"), ("dpm_solver_2m", "trailing"), ("dpm_solver_2m", "dense_ends"))
 
 
@@ -132,8 +134,9 @@ def verdict(card: SamplerConfig, results: Sequence[tuple[bool, Result]]) -> Iter
         changes = [own.energy / r.energy - 1.0 for r in rows[:2]]
         word = "is" if all(abs(change) <= 0.02 for change in changes) else "is NOT"
         yield (
-            f"{'Guided' if is_guided else 'Not guided'}, the energy score of {CARD} with {card.num_steps} passes {word} "
-            f"within 2 % of {rows[0].config.num_steps}: {changes[0]:+.2%} of ddim, {changes[1]:+.2%} of dpm_solver_2m."
+            f"{'Guided' if is_guided else 'Not guided'}, the energy score of {CARD} with {card.num_steps} passes "
+            f"{word} within 2 % of {rows[0].config.num_steps}: {changes[0]:+.2%} of ddim, "
+            f"{changes[1]:+.2%} of dpm_solver_2m."
         )
 
 
@@ -144,7 +147,7 @@ def plot(results: Sequence[tuple[bool, Result]], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, grid = pyplot.subplots(2, 2, figsize=(10, 7), sharex=True)
+    figure, grid = pyplot.subplots(2, 2, figsize=(10, 7), sharex=True, sharey="row")
     for is_guided, column in ((False, 0), (True, 1)):
         for name, spacing in KINDS:
             rows = [r for g, r in results if g is is_guided and r.distance > 0.0]
@@ -152,10 +155,11 @@ def plot(results: Sequence[tuple[bool, Result]], file: Path) -> None:
             rows.sort(key=lambda r: r.config.num_steps)
             passes = [r.config.num_steps for r in rows]
             style = {"color": "C0" if name == "ddim" else "C3", "linestyle": "--" if spacing == "trailing" else "-"}
-            grid[0, column].plot(passes, [r.distance for r in rows], "o", label=f"{name}, {spacing}", **style)
-            grid[1, column].plot(passes, [100.0 * r.change for r in rows], "o", **style)
+            grid[0, column].plot(passes, [r.distance for r in rows], "o", **style)
+            grid[1, column].plot(passes, [100.0 * r.change for r in rows], "o", label=f"{name}, {spacing}", **style)
         grid[0, column].set_title("guided" if is_guided else "not guided")
         grid[0, column].set_yscale("log")
+        grid[0, column].set_yticks(_DISTANCES, [str(d) for d in _DISTANCES])
         grid[1, column].axhspan(-2.0, 2.0, color="0.9")
         grid[1, column].set_xscale("log")
         grid[1, column].set_xlabel("passes")
@@ -166,7 +170,7 @@ def plot(results: Sequence[tuple[bool, Result]], file: Path) -> None:
     grid[1, 0].minorticks_off()
     grid[0, 0].set_ylabel("distance to 100 passes of ddim")
     grid[1, 0].set_ylabel("energy score against them, %")
-    grid[0, 0].legend()
+    grid[1, 0].legend(loc="lower left")
     figure.tight_layout()
     figure.savefig(file, dpi=120)
     pyplot.close(figure)
@@ -205,7 +209,8 @@ def main() -> None:
         config = row.config
         print(
             f"| {'yes' if is_guided else 'no'} | {config.name} | {config.spacing} | {config.num_steps} "
-            f"| {row.distance:.4f} | {row.acc_at_1:.3f} | {row.acc_at_10:.3f} | {row.energy:.4f} | {row.change:+.2%} | {row.seconds:.1f} |",
+            f"| {row.distance:.4f} | {row.acc_at_1:.3f} | {row.acc_at_10:.3f} | {row.energy:.4f} "
+            f"| {row.change:+.2%} | {row.seconds:.1f} |",
             flush=True,
         )
     print("\n" + "\n".join(verdict(card, results)))
