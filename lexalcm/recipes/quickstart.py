@@ -11,24 +11,22 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-import torch
-
 from lexalcm.checkpoints.load import load_model
 from lexalcm.data.dataset import ConceptParquetDataset, Document
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.data.write import TEXT_COLUMN
-from lexalcm.diffusion.samplers import SamplerConfig, create_sampler
 from lexalcm.evaluation.baselines import FittedBaselines, copy_previous
 from lexalcm.evaluation.predict import one_pass
 from lexalcm.evaluation.protocol import Figures, retrieval_figures
 from lexalcm.generation.config import GenerationConfig
-from lexalcm.generation.generator import ConceptGenerator, NewConcept, Prompt
+from lexalcm.generation.prompts import text_prompt
+from lexalcm.generation.text_generator import NewSentence
+from lexalcm.generation.text_parts import TextConfig
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.pipelines.demo_corpus import DemoCorpusConfig, write_demo_corpus
 from lexalcm.recipes.curves import plot_losses, read_metrics
+from lexalcm.recipes.generator import load_generator
 from lexalcm.recipes.run import run_training
-from lexalcm.text.nearest import NearestSentences
 from lexalcm.text.stand_in_encoder import STAND_IN_NAME
 
 _PROMPT_LENGTH = 2
@@ -71,7 +69,7 @@ def run_quickstart(
     summary = _summary(model, learned, copied, linear, seconds)
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _show(summary, folder)
-    _show_continuations(model, training, documents)
+    _show_continuations(folder, data, documents)
     return 0
 
 
@@ -107,23 +105,23 @@ def _show(summary: dict[str, Any], folder: Path) -> None:
     )
 
 
-def _show_continuations(model: TwoTowerModel, training: list[Document], documents: list[Document]) -> None:
-    """Continues two stories of each language, shown as the nearest sentences of the training split."""
-    known = [d for d in training if d.sentences]
-    nearest = NearestSentences(
-        np.concatenate([d.concepts for d in known]), [s for d in known for s in d.sentences or []]
-    )
-    print("\nContinuations of validation stories, as the nearest sentence of the training split (cosine in brackets):")
-    shown = documents[:_SHOWN]
-    prompts = [Prompt(torch.from_numpy(d.concepts[:_PROMPT_LENGTH].astype(np.float32)), d.id) for d in shown]
-    config = GenerationConfig(max_sentences=_CONTINUED, repetition_threshold=None)
-    made: list[list[np.ndarray]] = [[] for _ in shown]
-    for event in ConceptGenerator(model, create_sampler(SamplerConfig(num_steps=20)), config).generate(prompts):
-        if isinstance(event, NewConcept):
-            made[event.prompt].append(event.concept.numpy())
-    for document, concepts in zip(shown, made):
+def _show_continuations(folder: Path, data: Path, documents: list[Document]) -> None:
+    """Continues two stories of each language, shown as the nearest sentences of the corpus."""
+    text = TextConfig(segmenter="newline", encoder="stand_in", decoder="nearest", corpus=str(data))
+    generation = GenerationConfig(max_sentences=_CONTINUED, repetition_threshold=None)
+    generator = load_generator(folder, text=text, generation=generation)
+    print("\nContinuations of validation stories, as the nearest sentence of the corpus (cosine in brackets):")
+    for document in documents[:_SHOWN]:
+        prompt = (document.sentences or [])[:_PROMPT_LENGTH]
         print()
-        for sentence in (document.sentences or [])[:_PROMPT_LENGTH]:
+        for sentence in prompt:
             print(f"  {sentence}")
-        for sentence, cosine in nearest.find(np.stack(concepts)):
-            print(f"  > {sentence} ({cosine:.2f})")
+        for event in generator.follow(text_prompt("\n".join(prompt))):
+            if isinstance(event, NewSentence):
+                (found,) = event.texts.values()
+                print(f"  > {found.text} ({found.cosine:.2f})")
+    print(
+        f"\nContinue a text of your own, with the words of these stories:\n"
+        f'  fairseq2 lcm generate {folder} --prompt "{" ".join((documents[0].sentences or [])[:_PROMPT_LENGTH])}" \\\n'
+        f"    --segmenter punctuation --encoder stand_in --decoder nearest --corpus {data}"
+    )

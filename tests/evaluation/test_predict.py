@@ -58,7 +58,10 @@ class Oracle(TwoTowerModel):
     def set_normalizer(self, *, center: Tensor, scale: Tensor) -> None:
         raise AssertionError
 
-    def new_state(self) -> Any:
+    def new_state(self, timesteps: Sequence[int] = ()) -> Any:
+        raise AssertionError
+
+    def next_cache(self, state: Any) -> Any:
         raise AssertionError
 
     def flops_per_concept(self, context_len: int, *, noise_draws: int = 1) -> int:

@@ -12,16 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Module
 
 from lexalcm.models.layers.attention import OwnPositionAttention, PastCrossAttention, RotaryTable, attend
 from lexalcm.models.layers.modulation import Modulation, TimestepConditioning
 from lexalcm.models.layers.multiply_add import multiply_add
+from lexalcm.models.layers.packed_linear import fixed_linear, with_packed_linears
 
 Past = tuple[Tensor, Tensor]
 """Keys and values ``[B, T, H, E]`` of a layer's cross-attention."""
@@ -57,15 +57,30 @@ class DenoiserPasses:
         layers: Sequence[ModulatedLayer],
         embed: Callable[[Tensor], Tensor],
         trained_timesteps: Callable[[torch.device], Tensor],
+        *,
+        entrance: Module,
+        exit: Module,
     ) -> None:
         """
         :param embed: Timesteps, int64 ``[S]``, to their embeddings ``[S, M]``.
         :param trained_timesteps: All of them, on a device.
+        :param entrance: What noisy concepts go through before the layers.
+        :param exit: What their output goes through at last.
         """
+        self._doors = entrance, exit
         self._layers = layers
         self._embed = embed
         self._trained_timesteps = trained_timesteps
         self._modulations: dict[int, list[list[Modulation]]] = {}
+
+    @cached_property
+    def entrance(self) -> Any:
+        """A copy for few rows; as ``exit``."""
+        return with_packed_linears(self._doors[0])
+
+    @cached_property
+    def exit(self) -> Any:
+        return with_packed_linears(self._doors[1])
 
     @cached_property
     def _folded(self) -> list[_FoldedLayer]:
@@ -156,18 +171,20 @@ class DenoiserPasses:
 class _FoldedLayer:
     def __init__(self, parts: LayerParts) -> None:
         self.parts = parts
-        self.own_weight, self.own_bias = parts.own.folded()
+        self.own_projection = fixed_linear(*parts.own.folded())
         self.alone = parts.cross.seen_alone()
+        self.cross_attention = with_packed_linears(parts.cross)
+        self.ffn = with_packed_linears(parts.ffn)
 
     def own(self, x: Tensor, modulation: Modulation) -> Tensor:
         h = self.parts.own_norm(x, modulation.scale, modulation.shift)
-        h = F.linear(h, self.own_weight, self.own_bias)
+        h = self.own_projection(h)
         return multiply_add(x, modulation.gate, h if self.parts.own_after is None else self.parts.own_after(h))
 
     def cross(
         self, x: Tensor, modulation: Modulation, past: Past, mask: Tensor | None, rotary: RotaryTable | None
     ) -> Tensor:
-        cross = self.parts.cross
+        cross = self.cross_attention
         q = cross.queries(self.parts.cross_norm(x, modulation.scale, modulation.shift), rotary)
         return cross.merge(attend(q, *past, mask=mask))
 
@@ -188,7 +205,7 @@ class _FoldedLayer:
         return multiply_add(x, modulation.gate, seen)
 
     def feed_forward(self, x: Tensor, modulation: Modulation) -> Tensor:
-        h = self.parts.ffn(self.parts.ffn_norm(x, modulation.scale, modulation.shift))
+        h = self.ffn(self.parts.ffn_norm(x, modulation.scale, modulation.shift))
         return multiply_add(x, modulation.gate, h)
 
 

@@ -53,7 +53,8 @@ class GraphedPasses(DenoiserPasses):
     """The same results as those of :class:`DenoiserPasses`, up to the rounding of other kernels."""
 
     def __init__(self, passes: DenoiserPasses) -> None:
-        super().__init__(passes._layers, passes._embed, passes._trained_timesteps)
+        entrance, exit = passes._doors
+        super().__init__(passes._layers, passes._embed, passes._trained_timesteps, entrance=entrance, exit=exit)
         self._modulations = passes._modulations
         self._recordings: dict[tuple[object, ...], _Recording] = {}
         self._packed: dict[int, Tensor] = {}

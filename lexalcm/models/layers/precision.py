@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import LayerNorm, Linear, Module, Parameter
+
+from lexalcm.models.layers.packed_linear import PackedLinear
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -21,14 +25,17 @@ def matmul_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def no_autocast(x: Tensor) -> torch.autocast:
+def no_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A context in which operations on ``x``'s device run in the dtypes they are given."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = x.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def precise_linear(x: Tensor, layer: Linear) -> Tensor:
+def precise_linear(x: Tensor, layer: Linear | PackedLinear) -> Tensor:
     """Applies ``layer`` in float32 (or float64), whatever autocast and the weights' own dtype say."""
     x = at_least_float32(x)
+    if isinstance(layer, PackedLinear):
+        return layer(x)
     with no_autocast(x):
         bias = None if layer.bias is None else layer.bias.to(x.dtype)
         return F.linear(x, layer.weight.to(x.dtype), bias)
@@ -74,9 +81,17 @@ class RMSNorm(Module):
             weight = None if weight is None else weight.to(precise.dtype)
             if x.device.type == "cpu":
                 # torch has one kernel for this on accelerators, and about 20 passes forward and back on CPU.
-                normed = _RMSNormOnCpu.apply(precise, self.eps)
+                needs_grad = torch.is_grad_enabled() and precise.requires_grad
+                normed = _RMSNormOnCpu.apply(precise, self.eps) if needs_grad else _rms_norm(precise, self.eps)[0]
                 return (normed if weight is None else normed * weight).to(x.dtype)
             return F.rms_norm(precise, (self.dim,), weight, self.eps).to(x.dtype)
+
+
+def _rms_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """``x r`` and ``r``."""
+    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+    inverse = squares.div_(x.size(-1)).add_(eps).rsqrt_()
+    return x * inverse, inverse
 
 
 class _RMSNormOnCpu(Function):
@@ -84,9 +99,7 @@ class _RMSNormOnCpu(Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, eps: float) -> Tensor:
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-        inverse = squares.div_(x.size(-1)).add_(eps).rsqrt_()
-        y = x * inverse
+        y, inverse = _rms_norm(x, eps)
         ctx.save_for_backward(y, inverse)
         return y
 

@@ -31,6 +31,7 @@ from lexalcm.models.layers.feed_forward import SwiGLU
 from lexalcm.models.layers.frontend import Frontend, LatentBridge
 from lexalcm.models.layers.linear_context import LinearContext, RecentConcepts
 from lexalcm.models.layers.modulation import AdaptiveRMSNorm, Modulation, TimestepConditioning
+from lexalcm.models.layers.packed_linear import PackedLinear
 from lexalcm.models.layers.precision import RMSNorm, at_least_float32, precise_linear
 from lexalcm.models.layers.residual import Residual
 from lexalcm.models.layers.timestep import TimestepEncoder
@@ -303,22 +304,24 @@ class Pre1Model(TwoTowerModel):
         return Pre1Cache(pairs, linear, None, state.tables, state.past.rows.mask(pairs[0][0].device))
 
     def predict_step(self, noisy: Tensor, timestep: int, cache: Pre1Cache, *, dropped: bool | Tensor = False) -> Tensor:
-        x = self.denoiser_frontend(noisy, precise=True)
         pasts, passes = cache.keys_and_values, cache.passes
+        at = torch.full((), timestep, device=noisy.device)
         if cache.layout is None:
+            x = passes.entrance(noisy, precise=True)
             x = passes.run(x, timestep, pasts, mask=cache.mask, dropped=dropped)
-        else:
-            for layer, modulations, past in zip(self.denoiser.layers, passes.modulations(timestep, x.device), pasts):
-                x = layer(x, modulations, past, cache.layout, dropped)
-        return self._output(x, torch.full((), timestep, device=x.device), cache.linear, dropped)
+            return self._output(x, at, cache.linear, dropped, passes.exit)
+        x = self.denoiser_frontend(noisy, precise=True)
+        for layer, modulations, past in zip(self.denoiser.layers, passes.modulations(timestep, x.device), pasts):
+            x = layer(x, modulations, past, cache.layout, dropped)
+        return self._output(x, at, cache.linear, dropped)
 
     def predict_both(self, noisy: Tensor, timestep: int, cache: Pre1Cache) -> Tensor:
-        x = self.denoiser_frontend(noisy, precise=True)
+        x = cache.passes.entrance(noisy, precise=True)
         x = cache.passes.run_both(x, timestep, cache.keys_and_values, mask=cache.mask)
         linear = cache.linear
         if linear is not None:
             linear = torch.stack([linear, torch.zeros_like(linear)])
-        return self._output(x, torch.full((), timestep, device=x.device), linear, None)
+        return self._output(x, torch.full((), timestep, device=x.device), linear, None, cache.passes.exit)
 
     def _linear(self, features: Tensor | None) -> Tensor | None:
         if self.linear_context is None:
@@ -326,8 +329,16 @@ class Pre1Model(TwoTowerModel):
         assert features is not None
         return self.linear_context(features)
 
-    def _output(self, x: Tensor, timesteps: Tensor, linear: Tensor | None, dropped: bool | Tensor | None) -> Tensor:
-        output = precise_linear(self.denoiser.layer_norm(at_least_float32(x)), self.output_proj)
+    def _output(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        linear: Tensor | None,
+        dropped: bool | Tensor | None,
+        projection: Linear | PackedLinear | None = None,
+    ) -> Tensor:
+        projection = self.output_proj if projection is None else projection
+        output = precise_linear(self.denoiser.layer_norm(at_least_float32(x)), projection)
         if linear is None or dropped is True:
             return output
         if isinstance(dropped, Tensor):
@@ -352,7 +363,13 @@ class Pre1Model(TwoTowerModel):
         return state
 
     def _passes(self) -> DenoiserPasses:
-        return DenoiserPasses(self.denoiser.layers, self.timestep_encoder, self.schedule.trained_timesteps)
+        return DenoiserPasses(
+            self.denoiser.layers,
+            self.timestep_encoder,
+            self.schedule.trained_timesteps,
+            entrance=self.denoiser_frontend,
+            exit=self.output_proj,
+        )
 
     def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         return self.config.flops_per_concept(context_len, noise_draws=noise_draws)

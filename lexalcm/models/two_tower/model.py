@@ -137,14 +137,20 @@ class Denoiser(Module):
     def has_positions(self) -> bool:
         return self.pos_encoder is not None or self._rope_theta is not None
 
-    def enter(self, noisy: Tensor, positions: Tensor) -> Tensor:
-        """``[..., *Q, C]`` to ``[..., *Q, M]``, float32.  :param positions: int64 ``[*Q]``."""
-        x = self.initial_proj(noisy)
+    def enter(self, noisy: Tensor, positions: Tensor, projection: Projection | None = None) -> Tensor:
+        """``[..., *Q, C]`` to ``[..., *Q, M]``, float32.
+
+        :param positions: int64 ``[*Q]``.
+        :param projection: In place of the tower's own.
+        """
+        x = (self.initial_proj if projection is None else projection)(noisy)
         return x if self.pos_encoder is None else self.pos_encoder(x, positions)
 
-    def leave(self, x: Tensor) -> Tensor:
+    def leave(self, x: Tensor, projection: Projection | None = None) -> Tensor:
         """``[..., M]`` to ``[..., C]``, float32."""
-        return self.final_proj(self.final_dropout(self.layer_norm(at_least_float32(x))))
+        return (self.final_proj if projection is None else projection)(
+            self.final_dropout(self.layer_norm(at_least_float32(x)))
+        )
 
 
 @dataclass
@@ -311,22 +317,24 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
     def predict_step(
         self, noisy: Tensor, timestep: int, cache: TwoTowerCache, *, dropped: bool | Tensor = False
     ) -> Tensor:
-        denoiser = self.denoiser
+        denoiser, pasts, passes = self.denoiser, cache.keys_and_values, cache.passes
+        if cache.layout is None:
+            x = denoiser.enter(noisy, cache.positions, passes.entrance)
+            rotary = denoiser.rotary(cache.positions, x)
+            x = passes.run(x, timestep, pasts, mask=cache.mask, dropped=dropped, rotary=rotary)
+            return denoiser.leave(x, passes.exit)
         x = denoiser.enter(noisy, cache.positions)
         rotary = denoiser.rotary(cache.positions, x)
-        pasts, passes = cache.keys_and_values, cache.passes
-        if cache.layout is None:
-            x = passes.run(x, timestep, pasts, mask=cache.mask, dropped=dropped, rotary=rotary)
-        else:
-            for layer, modulations, past in zip(denoiser.layers, passes.modulations(timestep, x.device), pasts):
-                x = layer(x, modulations, past, cache.layout, dropped, rotary, None)
+        for layer, modulations, past in zip(denoiser.layers, passes.modulations(timestep, x.device), pasts):
+            x = layer(x, modulations, past, cache.layout, dropped, rotary, None)
         return denoiser.leave(x)
 
     def predict_both(self, noisy: Tensor, timestep: int, cache: TwoTowerCache) -> Tensor:
-        denoiser = self.denoiser
-        x = denoiser.enter(noisy, cache.positions)
+        denoiser, passes = self.denoiser, cache.passes
+        x = denoiser.enter(noisy, cache.positions, passes.entrance)
         rotary = denoiser.rotary(cache.positions, x)
-        return denoiser.leave(cache.passes.run_both(x, timestep, cache.keys_and_values, mask=cache.mask, rotary=rotary))
+        x = passes.run_both(x, timestep, cache.keys_and_values, mask=cache.mask, rotary=rotary)
+        return denoiser.leave(x, passes.exit)
 
     def new_state(self, timesteps: Sequence[int] = ()) -> TwoTowerState:
         layers = self.denoiser.layers
@@ -335,7 +343,14 @@ class TwoTowerDiffusionLCM(TwoTowerModel):
         return state
 
     def _passes(self) -> DenoiserPasses:
-        return DenoiserPasses(self.denoiser.layers, self.denoiser.embed_time, self.schedule.trained_timesteps)
+        denoiser = self.denoiser
+        return DenoiserPasses(
+            denoiser.layers,
+            denoiser.embed_time,
+            self.schedule.trained_timesteps,
+            entrance=denoiser.initial_proj,
+            exit=denoiser.final_proj,
+        )
 
     def flops_per_concept(self, context_len: int, *, noise_draws: float = 1) -> int:
         """Counted as :meth:`lexalcm.models.pre1.config.Pre1Config.flops_per_concept` does."""
