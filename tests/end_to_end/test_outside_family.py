@@ -181,8 +181,7 @@ def test_a_family_of_another_package_trains_is_measured_and_generates(tmp_path: 
     assert "one pass" in table and "ridge4" in table
     prompts, out = tmp_path / "prompts.safetensors", tmp_path / "out.jsonl"
     save_file({"a": torch.randn(3, 8), "b": torch.randn(1, 8)}, prompts)
-    lcm(
-        "generate", str(run), "--input", str(prompts), "--output", str(out), "--decoder", "none", "--max-sentences", "2"
-    )
+    words = ["--decoder", "none", "--max-sentences", "2", "--repetition-threshold", "off"]
+    lcm("generate", str(run), "--input", str(prompts), "--output", str(out), *words)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["id"]: len(row["concepts"]) for row in rows} == {"a": 2, "b": 2}
