@@ -121,8 +121,9 @@ def check_generation(folder: Path, case: dict[str, Any]) -> None:
         for seq, length in zip(sequences, lengths)
     ]
     if case["kind"] == "base_generate":
-        # The prefill draws too, and throws it away.
-        latents = recorded(io, "noise")[1 if min(lengths) > 1 else 0 :]
+        # With a cache the prefill draws too, and throws it away; without one each draw is for the whole prefix.
+        has_prefill = min(lengths) > 1 and not case["call_kwargs"].get("disable_cache")
+        latents = recorded(io, "noise")[1 if has_prefill else 0 :]
         latents = [noise[:, -1:] for noise in latents]
         noise = RecordedNoise(latents, [], lengths, last)
         sampler = create_sampler(SamplerConfig(num_steps=1))
