@@ -17,16 +17,12 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.clean_limits import CleanLimits
 from lexalcm.diffusion.grid import Spacing, Step, inference_timesteps, plan_steps
 from lexalcm.diffusion.guidance import guide
 from lexalcm.diffusion.parametrization import precise
 from lexalcm.diffusion.schedule import NoiseSchedule
-from lexalcm.diffusion.solvers import LIMITING, SAMPLERS, clip, ddim_step  # noqa: F401
+from lexalcm.diffusion.solvers import LIMITING, SAMPLERS, Denoise, SolverConfig
 from lexalcm.errors import ConfigError, LexalcmError, unknown_name
-
-Denoise = Callable[[Tensor, int], Tensor]
-"""A noisy ``[..., C]`` and its timestep to the predicted clean concept."""
 
 DenoiseBoth = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """The same to two predictions, with the context and without it."""
@@ -37,7 +33,7 @@ class SamplingError(LexalcmError):
 
 
 @dataclass(kw_only=True)
-class SamplerConfig(CleanLimits):
+class SamplerConfig(SolverConfig):
     """How noise becomes a concept."""
 
     name: str = "ddim"
@@ -62,19 +58,6 @@ class SamplerConfig(CleanLimits):
 
     initial_noise_scale: float = 1.0
     """Standard deviation of the noise at the start, sigma_init."""
-
-    epsilon_scaling: float | None = None
-    """Divides the noise estimate at every step, lambda of Ning et al. 2024."""
-
-    eta: float = 0.0
-    """Share of fresh noise in DDIM's steps, eta: 0 is deterministic, 1 is ancestral sampling."""
-
-    clip_noise: float | None = None
-    """Clamps every component of the latents to plus and minus this."""
-
-    noise_from_clipped: bool = False
-    """Whether DDIM estimates the noise from the limited prediction, not from what the model said (in Meta's release
-    ``use_clipped_model_output``)."""
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""
@@ -225,7 +208,7 @@ def sample(
         return clean
 
     start = precise(latents) * config.initial_noise_scale
-    clean = SAMPLERS[config.name](predict, clip(start, config), steps, config, variance_noise)
+    clean = SAMPLERS[config.name](predict, config.clip(start), steps, config, variance_noise)
     watch.check()
     return clean
 

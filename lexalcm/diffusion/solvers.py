@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor
 
+from lexalcm.diffusion.clean_limits import CleanLimits
 from lexalcm.diffusion.grid import Step
 
-if TYPE_CHECKING:
-    from lexalcm.diffusion.samplers import Denoise, SamplerConfig
+Denoise = Callable[[Tensor, int], Tensor]
+"""A noisy ``[..., C]`` and its timestep to the predicted clean concept."""
 
 _MOST_CONTINUED: Final = 1.0
 """Steps of equal length in l continue half of the last change, steps twice as long as the one before all of it."""
@@ -27,11 +29,33 @@ _MOST_CONTINUED_FROM_NOISE: Final = 0.75
 """With these two bounds it is nowhere worse than DDIM on a Gaussian, whatever the number of steps and their spacing."""
 
 
+@dataclass(kw_only=True)
+class SolverConfig(CleanLimits):
+    """The part of a sampler's configuration that its solver reads."""
+
+    epsilon_scaling: float | None = None
+    """Divides the noise estimate at every step, lambda of Ning et al. 2024."""
+
+    eta: float = 0.0
+    """Share of fresh noise in DDIM's steps, eta: 0 is deterministic, 1 is ancestral sampling."""
+
+    clip_noise: float | None = None
+    """Clamps every component of the latents to plus and minus this."""
+
+    noise_from_clipped: bool = False
+    """Whether DDIM estimates the noise from the limited prediction, not from what the model said (in Meta's release
+    ``use_clipped_model_output``)."""
+
+    def clip(self, x: Tensor) -> Tensor:
+        """Clamps latents, if that is asked for."""
+        return x if self.clip_noise is None else x.clamp(-self.clip_noise, self.clip_noise)
+
+
 def ddim(
     predict: Denoise,
     latents: Tensor,
     steps: list[Step],
-    config: SamplerConfig,
+    config: SolverConfig,
     variance_noise: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """Song et al. 2021, equation 12. ``predict`` takes the number of the step.
@@ -57,7 +81,7 @@ def ddim(
             epsilon_scaling=config.epsilon_scaling,
             variance_noise=noise,
         )
-        x = clip(x, config)
+        x = config.clip(x)
     return clean
 
 
@@ -90,7 +114,7 @@ def dpm_solver_2m(
     predict: Denoise,
     latents: Tensor,
     steps: list[Step],
-    config: SamplerConfig,
+    config: SolverConfig,
     variance_noise: Callable[[int], Tensor] | None = None,
 ) -> Tensor:
     """DPM-Solver++(2M), Lu et al. 2022, algorithm 2, in ratios of e^l = sqrt(a) / sqrt(1 - a) instead of logarithms l.
@@ -117,13 +141,9 @@ def dpm_solver_2m(
                 share = min((next_ratio - ratio) / ratio / 2.0, _MOST_CONTINUED_FROM_NOISE)
             estimate = clean + share * (clean - previous)
         x = ((1.0 - b) / (1.0 - a)) ** 0.5 * x + b**0.5 * (1.0 - ratio / next_ratio) * estimate
-        x = clip(x, config)
+        x = config.clip(x)
         previous, previous_ratio = clean, ratio
     return clean
-
-
-def clip(x: Tensor, config: SamplerConfig) -> Tensor:
-    return x if config.clip_noise is None else x.clamp(-config.clip_noise, config.clip_noise)
 
 
 SAMPLERS: Final = {"ddim": ddim, "dpm_solver_2m": dpm_solver_2m}

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from lexalcm.diffusion.clean_limits import CleanLimits, threshold_dynamically
-from lexalcm.diffusion.samplers import SAMPLERS, SamplerConfig, Step, ddim_step, sample
+from lexalcm.diffusion.grid import Step
+from lexalcm.diffusion.samplers import SamplerConfig, sample
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from lexalcm.diffusion.solvers import SAMPLERS, ddim_step
 from lexalcm.errors import ConfigError
 
 SCHEDULE = NoiseSchedule(ScheduleConfig())

@@ -10,8 +10,7 @@ from typing import get_args
 import pytest
 import torch
 
-from lexalcm.diffusion.grid import Spacing, inference_timesteps
-from lexalcm.diffusion.samplers import plan_steps
+from lexalcm.diffusion.grid import Spacing, inference_timesteps, plan_steps
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from lexalcm.errors import ConfigError
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lexalcm.diffusion.grid import Spacing
+from lexalcm.diffusion.grid import Spacing, Step
 from lexalcm.diffusion.guidance import guide
-from lexalcm.diffusion.samplers import SAMPLERS, SamplerConfig, SamplingError, Step, create_sampler, ddim_step, sample
+from lexalcm.diffusion.samplers import SamplerConfig, SamplingError, create_sampler, sample
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from lexalcm.diffusion.solvers import SAMPLERS, ddim_step
 from lexalcm.errors import ConfigError, LexalcmError
 
 PRE1 = NoiseSchedule(ScheduleConfig())

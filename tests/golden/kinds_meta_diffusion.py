@@ -20,8 +20,8 @@ from lexalcm.diffusion.parametrization import (
     to_clean,
     velocity_to_noise,
 )
-from lexalcm.diffusion.samplers import ddim_step
 from lexalcm.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from lexalcm.diffusion.solvers import ddim_step
 from lexalcm.diffusion.timestep_density import TimestepDensityConfig
 
 
