@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lexalcm.cli.generate_options import (
@@ -94,6 +95,7 @@ def run(args: Namespace) -> int:
     if args.prompt is not None:
         prompts: Iterable[InputPrompt] = [text_prompt(args.prompt)]
     else:
+        _check_apart(args.input, output)
         prompts = PromptFile(args.input, column=args.column, id_column=args.id_column)
     summary = look_through(prompts)
     config = GeneratorConfig(
@@ -133,6 +135,11 @@ def _check_words(args: Namespace) -> None:
     check_original(args)
 
 
+def _check_apart(source: str, output: OutputFile) -> None:
+    if Path(source).resolve() in (output.path.resolve(), output.journal.resolve(), output.settings_file.resolve()):
+        raise ConfigError(f"`--output` {output.path} would be written over `--input`: name another file.")
+
+
 def _list_languages(args: Namespace) -> int:
     from lexalcm.text.languages import SONAR_CARD, sonar_languages
 
@@ -150,7 +157,7 @@ def _run_batch(
     from lexalcm.generation.batch_run import continue_into
 
     total = len(summary.indices)
-    if output.check(plan.settings, summary.indices):
+    if output.check(plan.settings, summary.indices, summary.digests):
         output.finish()
         print(f"{output.path} is complete: all {total:,} prompts are continued.")
         return 0
@@ -185,9 +192,7 @@ def _stream(generator: TextGenerator, prompt: InputPrompt) -> int:
         if isinstance(event, NewSentence):
             _print_sentence(event)
             continue
-        passes = getattr(generator.concepts, "num_passes", None)
-        each = f", {passes} pass(es) of the denoiser each" if passes else ""
-        sys.stderr.write(f"{event.reason}: {event.detail}; {event.num_concepts} sentence(s){each}\n")
+        sys.stderr.write(f"{event.reason}: {event.detail}; {event.num_concepts} sentence(s)\n")
     return 0
 
 
@@ -200,5 +205,8 @@ def _print_sentence(sentence: NewSentence) -> None:
 
 def _say_what_runs(generator: TextGenerator) -> None:
     describe = getattr(generator.concepts, "describe", None)
+    passes = getattr(generator.concepts, "num_passes", None)
     if describe is not None:
         sys.stderr.write(f"{describe()}\n")
+    elif passes is not None:
+        sys.stderr.write(f"{passes} pass(es) of the denoiser a sentence\n")

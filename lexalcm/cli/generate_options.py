@@ -230,6 +230,7 @@ def special_section(args: Namespace) -> SpecialSection:
 def check_original(args: Namespace) -> None:
     """:raises ConfigError: ``--original`` stands with an option that it has no use for."""
     ignored = [name for name in _NOT_WITH_ORIGINAL if _is_given(args, name)]
+    ignored += ["override_trained"] if args.override_trained else []
     ignored += [name for name in ("behind", "behind_text", "end", "end_text") if _is_given(args, name)]
     if args.original and ignored:
         option = f"--{ignored[0].replace('_', '-')}"
@@ -252,7 +253,9 @@ def parse_pairs(pairs: Sequence[str], option: str) -> dict[str, Any]:
             found = parse_yaml(value)
         except ValueError as ex:
             raise ConfigError(f"`{option}` {key}: {value!r} is not a value: {ex}.") from None
-        values[key] = found[0] if found else None
+        if not found:
+            raise ConfigError(f"`{option}` {key} has no value: {pair!r}.")
+        values[key] = found[0]
     return values
 
 

@@ -17,7 +17,7 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor
 
-from lexalcm.diffusion.grid import Spacing, Step, inference_timesteps, plan_steps
+from lexalcm.diffusion.grid import Spacing, Step, plan_steps
 from lexalcm.diffusion.guidance import guide
 from lexalcm.diffusion.parametrization import precise
 from lexalcm.diffusion.schedule import NoiseSchedule
@@ -150,9 +150,11 @@ class ConfiguredSampler:
     def timesteps(self, schedule: NoiseSchedule) -> list[int]:
         """The timesteps that are visited, first to last: as many as there are passes.
 
-        :raises ConfigError: The schedule has fewer timesteps than steps are asked for.
+        :raises ConfigError: The schedule has fewer timesteps than steps are asked for, or none of them is guided.
         """
-        return inference_timesteps(schedule, self.config.num_steps, self.config.spacing)
+        steps = plan_steps(schedule, self.config.num_steps, self.config.spacing)
+        _guided_timesteps(steps, schedule, self.config)
+        return [step.timestep for step in steps]
 
 
 def create_sampler(config: SamplerConfig) -> ConfiguredSampler:

@@ -44,8 +44,8 @@ class GenerationConfig:
     """How many documents are continued at once. Finished ones make room for waiting ones."""
 
     cuda_graphs: bool | None = None
-    """Whether the denoiser's passes are recorded as CUDA graphs, so that a pass is launched as one; ``None``: where there
-    is a GPU and the model's family can."""
+    """Whether the denoiser's passes are recorded as CUDA graphs, so that a pass is launched as one; ``None``: on a GPU. A
+    base model, and a denoiser with rotary positions, run as they are."""
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured."""

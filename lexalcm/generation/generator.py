@@ -45,6 +45,9 @@ class Prompt:
     key: str = ""
     """What its noise depends on, beside the seed."""
 
+    where: str = ""
+    """Its place in the input, for messages."""
+
 
 @dataclass(frozen=True)
 class NewConcept:
@@ -86,6 +89,7 @@ class _Document:
     prompt: int
     history: Tensor
     """Raw ``[n, C]`` on the CPU: what the stop rules look back at."""
+    where: str
 
     num_generated: int = 0
 
@@ -176,8 +180,9 @@ class ConceptGenerator:
         """Encodes prompts and adds them to the batch."""
         documents = []
         for number, prompt in prompts:
-            concepts = self._shortened(number, self._checked(number, prompt))
-            batch.documents.append(_Document(number, concepts))
+            where = prompt.where or f"Prompt {number + 1}"
+            concepts = self._shortened(where, self._checked(where, prompt))
+            batch.documents.append(_Document(number, concepts, where))
             around = (self.special.start, concepts, self.special.behind)
             documents.append(
                 torch.cat([part.reshape(-1, part.size(-1)).float() for part in around if part is not None])
@@ -193,13 +198,13 @@ class ConceptGenerator:
         with self._inference():
             self.model.encode(self.model.normalize(raw.to(self.device)), layout, state)
 
-    def _shortened(self, number: int, concepts: Tensor) -> Tensor:
+    def _shortened(self, where: str, concepts: Tensor) -> Tensor:
         """Cuts what a prompt has too many concepts at its start."""
         if self._room is None or len(concepts) <= self._room:
             return concepts
         log.warning(
-            "Prompt {} has {} sentences; its last {} are read, so that {} more have room in the model's {}.",
-            number + 1,
+            "{} has {} sentences; its last {} are read, so that {} more have room in the model's {}.",
+            where,
             len(concepts),
             self._room,
             self.config.max_sentences,
@@ -212,9 +217,9 @@ class ConceptGenerator:
         try:
             raw = self._draw(batch, noise)
         except SamplingError as ex:
-            told = [f"sentence {d.num_generated + 1} of prompt {d.prompt + 1}" for d in batch.documents]
-            more = f" and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
-            raise SamplingError(f"{ex}\nWhile drawing {', '.join(told[:_TOLD])}{more}.") from ex
+            told = [f"row {row} is {d.where}" for row, d in enumerate(batch.documents, start=1)]
+            more = f", and {len(told) - _TOLD} more" if len(told) > _TOLD else ""
+            raise SamplingError(f"{ex}\nIn the batch, {', '.join(told[:_TOLD])}{more}.") from ex
         seen = raw[:, 0].float().cpu()
         going = []
         for row, document in enumerate(batch.documents):
@@ -264,9 +269,8 @@ class ConceptGenerator:
             )
             return model.denormalize(clean)
 
-    def _checked(self, number: int, prompt: Prompt) -> Tensor:
+    def _checked(self, where: str, prompt: Prompt) -> Tensor:
         concepts = prompt.concepts.float().cpu()
-        where = f"Prompt {number + 1}" + (f" ({prompt.key})" if prompt.key else "")
         if concepts.dim() != 2 or concepts.size(1) != self.model.concept_dim:
             raise DataError(
                 f"{where} has the shape {list(concepts.shape)}, but the model's concepts are {self.model.concept_dim} "

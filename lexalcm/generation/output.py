@@ -52,11 +52,14 @@ class OutputFile:
         """Ids of the prompts whose row is written."""
         return self._rows.keys()
 
-    def check(self, settings: Mapping[str, Any], indices: Mapping[str, int]) -> bool:
+    def check(
+        self, settings: Mapping[str, Any], indices: Mapping[str, int], digests: Mapping[str, str] | None = None
+    ) -> bool:
         """Looks at what is there, and tells whether all is done already.
 
         :param settings: What the continuations depend on, as plain data; nested by section.
         :param indices: The number of each id in the input.
+        :param digests: Of what the prompt of each id says.
         :raises ConfigError: The output is there and may not be touched, or was made with other settings.
         :raises DataError: It is damaged, or was made from another input.
         """
@@ -71,14 +74,15 @@ class OutputFile:
             )
         self._compare_settings(settings)
         if not self.journal.exists():
-            _check_ids(self.path, indices)
+            _check_ids(self.path, indices, digests or {})
             return True
         self._rows, self._end = _read_rows(self.journal)
         for name, place in self._rows.items():
-            if indices.get(name) != place.index:
+            if indices.get(name) != place.index or _differ(place.digest, (digests or {}).get(name)):
                 raise DataError(
-                    f'{self.journal} holds the prompt "{name}" as number {place.index}, which is not where the input '
-                    f"has it: it was made from another input.\nName another output, or replace it: --overwrite."
+                    f'{self.journal} holds the prompt "{name}" as number {place.index}, which stands elsewhere in the '
+                    f"input, or says something else there: it was made from another input.\n"
+                    f"Name another output, or replace it: --overwrite."
                 )
         return len(self._rows) == len(indices)
 
@@ -104,7 +108,7 @@ class OutputFile:
         line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         self._handle.write(line)
         self._handle.flush()
-        self._rows[row["id"]] = _Place(row["index"], self._end, len(line))
+        self._rows[row["id"]] = _Place(row["index"], row.get("digest"), self._end, len(line))
         self._end += len(line)
         if monotonic() - self._last_sync > _SECONDS_BETWEEN_SYNCS:
             self._sync()
@@ -171,13 +175,18 @@ class OutputFile:
 class _Place:
     """Where a row stands in the journal."""
 
-    def __init__(self, index: int, start: int, length: int) -> None:
-        self.index, self.start, self.length = index, start, length
+    def __init__(self, index: int, digest: str | None, start: int, length: int) -> None:
+        self.index, self.digest, self.start, self.length = index, digest, start, length
 
 
-def _check_ids(path: Path, indices: Mapping[str, int]) -> None:
-    ids = read_ids(path)
-    if ids != list(indices):
+def _differ(found: str | None, asked: str | None) -> bool:
+    return bool(found and asked) and found != asked
+
+
+def _check_ids(path: Path, indices: Mapping[str, int], digests: Mapping[str, str]) -> None:
+    found = read_ids(path)
+    ids = list(found)
+    if ids != list(indices) or any(_differ(digest, digests.get(name)) for name, digest in found.items()):
         raise DataError(
             f"{path} is complete with {len(ids)} prompts, but the input's {len(indices)} are others.\n"
             f"Name another output, or replace it: --overwrite."
@@ -195,7 +204,7 @@ def _read_rows(journal: Path) -> tuple[dict[str, _Place], int]:
                 if lines.read(1):
                     raise DataError(f"{journal}:{number} is not a row of a continuation: the file is damaged.")
                 break  # torn when the run was broken off
-            rows[row["id"]] = _Place(row["index"], start, len(line))
+            rows[row["id"]] = _Place(row["index"], row.get("digest"), start, len(line))
             start += len(line)
     return rows, start
 

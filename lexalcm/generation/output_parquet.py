@@ -24,8 +24,8 @@ def write_parquet(path: Path, rows: Callable[[], Iterator[Mapping[str, Any]]]) -
     """Writes a row a continuation: its sentences in the first language asked for (empty texts where there is no
     decoder) and its concepts in float32, in the columns of Meta's datasets.
 
-    Further columns, all of them texts: ``id``, ``lang``, ``reason``, ``prompt`` (a sentence a line, as far as it is
-    known), and ``text_LANG`` (a sentence a line) for each further language.
+    Further columns, all of them texts: ``id``, ``digest`` (of what the prompt says), ``lang``, ``reason``, ``prompt`` (a
+    sentence a line, as far as it is known), and ``text_LANG`` (a sentence a line) for each further language.
 
     :param rows: Gives the rows of the journal each time it is called.
     """
@@ -34,13 +34,14 @@ def write_parquet(path: Path, rows: Callable[[], Iterator[Mapping[str, Any]]]) -
     write_documents(path, (_document(row, further) for row in rows()), dtype="float32")
 
 
-def read_ids(path: Path) -> list[str]:
-    """The ids in a file that :func:`write_parquet` has written, in order.
+def read_ids(path: Path) -> dict[str, str]:
+    """The ids in a file that :func:`write_parquet` has written, in order, and the digests of their prompts.
 
     :raises DataError: It is damaged, or another kind of file.
     """
     try:
-        return pq.read_table(path, columns=["id"], partitioning=None).column("id").to_pylist()
+        table = pq.read_table(path, columns=["id", "digest"], partitioning=None)
+        return dict(zip(table.column("id").to_pylist(), table.column("digest").to_pylist()))
     except (pa.ArrowException, OSError, KeyError) as ex:
         raise DataError(f"{path} is not a file of continuations: {str(ex).splitlines()[0]}") from None
 
@@ -51,6 +52,7 @@ def _document(row: Mapping[str, Any], further: list[str]) -> NewDocument:
     concepts = np.asarray(row["concepts"], dtype=np.float32).reshape(row["num_concepts"], row["concept_dim"])
     columns = {
         "id": row["id"],
+        "digest": row.get("digest") or "",
         "lang": (row["lang"] if first in (None, ANY_LANGUAGE) else first) or "",
         "reason": row["reason"],
         "prompt": _lines(row["prompt"] or []),

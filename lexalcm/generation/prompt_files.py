@@ -111,16 +111,17 @@ def _read_json_lines(file: PromptFile) -> Iterator[PromptRow]:
 
 
 def _row_of(fields: dict[str, Any], where: str, place: str) -> PromptRow:
+    # Other fields are passed over, but for one that may be meant to name the language: the default would be taken.
     for name in fields:
-        meant = near_match(name, [known for known in _FIELDS if known not in fields])
-        if name not in _FIELDS and meant:
+        if "lang" not in fields and (meant := near_match(name, ("lang",))):
             raise DataError(f"{where}: `{name}` is not a field of a prompt.{meant}")
     given = {name: fields[name] for name in _FIELDS if fields.get(name) is not None}
     said = sorted(given.keys() & {"text", "sentences", "concepts"})
     if said not in (["text"], ["sentences"], ["concepts"], ["concepts", "sentences"]):
         found = f"has {' and '.join(f'`{name}`' for name in said)}" if said else f"has {', '.join(fields) or 'nothing'}"
+        hints = "" if said else "".join(near_match(name, ("text", "sentences", "concepts")) for name in fields)
         raise DataError(
-            f"{where} must have `text`, or `sentences`, or `concepts` (with `sentences` where known), but {found}."
+            f"{where} must have `text`, or `sentences`, or `concepts` (with `sentences` where known), but {found}.{hints}"
         )
     for name in ("text", "lang"):
         if name in given and not isinstance(given[name], str):

@@ -6,13 +6,17 @@ Shapes: T concepts of a prompt, C dimensions.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from lexalcm.errors import DataError
+
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,9 @@ class InputPrompt:
     """What its noise depends on, beside the seed: the id that the user gave; else what it says, and how many prompts
     before it say the same. So neither order nor batches change what comes out."""
 
+    digest: str
+    """Of what it says; a continuation that is kept must be of the same."""
+
     text: str | None = None
     """Still to be split into sentences."""
 
@@ -69,6 +76,9 @@ class PromptSummary:
 
     indices: dict[str, int] = field(default_factory=dict)
     """Each id's number in the input."""
+
+    digests: dict[str, str] = field(default_factory=dict)
+    """Each id's digest of what the prompt says."""
 
     langs: dict[str | None, str] = field(default_factory=dict)
     """The languages of prompts that must be encoded, ``None`` for those that name none, each with its first place."""
@@ -109,10 +119,9 @@ def number_prompts(rows: Iterable[PromptRow]) -> Iterator[InputPrompt]:
                 f"apart.\nGive each prompt an id of its own."
             )
         places[name] = row.where
-        if row.id is not None:
-            key = row.id
-        else:
-            digest = _digest(row, concepts)
+        digest = _digest(row, concepts)
+        key = row.id
+        if key is None:
             key = f"{digest}:{said[digest]}"
             said[digest] += 1
         yield InputPrompt(
@@ -120,6 +129,7 @@ def number_prompts(rows: Iterable[PromptRow]) -> Iterator[InputPrompt]:
             index=index,
             where=row.where,
             key=key,
+            digest=digest,
             text=row.text,
             sentences=row.sentences,
             concepts=concepts,
@@ -136,6 +146,7 @@ def look_through(prompts: Iterable[InputPrompt]) -> PromptSummary:
     first = ""
     for prompt in prompts:
         summary.indices[prompt.id] = prompt.index
+        summary.digests[prompt.id] = prompt.digest
         summary.all_langs.setdefault(prompt.lang, prompt.where)
         if prompt.concepts is None:
             summary.langs.setdefault(prompt.lang, prompt.where)
@@ -158,6 +169,9 @@ def left_to_do(prompts: Iterable[InputPrompt], done: Collection[str]) -> Iterato
 
 
 def _check_text(row: PromptRow) -> None:
+    for text in (row.id, row.text, *(row.sentences or ())):
+        if text is not None and _HALF_CHARACTER.search(text):
+            raise DataError(f"{row.where} has half a character (a lone surrogate), and so is not Unicode text.")
     if row.concepts is None and row.sentences is None and not (row.text or "").strip():
         raise DataError(f"{row.where}{_named(row)} is empty: there is nothing to continue. Write at least a sentence.")
     if row.sentences is None:

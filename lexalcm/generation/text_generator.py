@@ -60,6 +60,7 @@ class Continuation:
         row: dict[str, Any] = {
             "id": self.prompt.id,
             "index": self.prompt.index,
+            "digest": self.prompt.digest,
             "lang": self.prompt.lang,
             "prompt": None if self.prompt.sentences is None else list(self.prompt.sentences),
             "continuation": {lang: [s.text for s in sentences] for lang, sentences in self.texts.items()},
@@ -78,7 +79,7 @@ class Continuation:
 class TextGenerator:
     """Continues texts.
 
-    >>> generator = load_generator("my_model", lang="eng_Latn")  # doctest: +SKIP
+    >>> generator = load_generator("my_model")  # doctest: +SKIP
     >>> for sentence in generator.stream("It rained all night. The river rose."):  # doctest: +SKIP
     ...     print(sentence)
     """
@@ -129,7 +130,11 @@ class TextGenerator:
         """
         if self.decoder is None:
             raise ConfigError("There is no decoder to write sentences with. Take `follow`, which yields concepts.")
-        target_langs = self.target_langs if target_lang is None else [target_lang]
+        if target_lang is not None and self.target_langs is None:
+            raise ConfigError(f"The decoder {self.decoder.name} knows one language: leave `target_lang` out.")
+        target_langs = (
+            None if self.target_langs is None else (self.target_langs[:1] if target_lang is None else [target_lang])
+        )
         for event in self.follow(text_prompt(text, lang=lang), target_langs=target_langs):
             if isinstance(event, NewSentence):
                 yield next(iter(event.texts.values())).text
@@ -189,7 +194,7 @@ class TextGenerator:
                 concepts = torch.from_numpy(prompt.concepts)
                 # What was encoded is not needed twice; what was said is.
                 entered[number] = replace(prompt, concepts=None)
-                yield Prompt(concepts, key=prompt.key)
+                yield Prompt(concepts, key=prompt.key, where=prompt.where)
 
         for event in self.concepts.generate(enter()):
             yield entered[event.prompt], event

@@ -20,6 +20,7 @@ from lexalcm.text.stand_in_encoder import StandInEncoder
 SEGMENTERS: Final = ("sat", "punctuation", "newline")
 ENCODERS: Final = ("sonar", "stand_in")
 DECODERS: Final = ("sonar", "nearest", "none")
+CORPUS_SENTENCES: Final = 100_000
 
 
 @dataclass(kw_only=True)
@@ -67,7 +68,7 @@ class TextConfig:
     corpus: str | None = None
     """The dataset whose sentences ``nearest`` knows."""
 
-    corpus_sentences: int = 100_000
+    corpus_sentences: int = CORPUS_SENTENCES
     """How many of them, from its start."""
 
     def check(self) -> None:
@@ -80,6 +81,19 @@ class TextConfig:
         ):
             if value not in known:
                 raise ConfigError(f"`{name}`: {unknown_name(name, str(value), known)}")
+        if self.segmenter == "newline" and self.newlines != "line":
+            raise ConfigError("`newlines` is for the other segmenters: newline ends a sentence at each line.")
+        if self.segmenter_threshold is not None:
+            if self.segmenter in ("punctuation", "newline"):
+                raise ConfigError(f"`segmenter_threshold` is for SaT, not for {self.segmenter}.")
+            if not 0.0 < self.segmenter_threshold < 1.0:
+                raise ConfigError(
+                    f"`segmenter_threshold` is a probability between 0 and 1, but is {self.segmenter_threshold}."
+                )
+        if self.tokenizer_card is not None and "sonar" not in (self.encoder, self.decoder):
+            raise ConfigError("`tokenizer_card` is for SONAR, which neither encodes nor decodes here.")
+        if self.corpus_sentences != CORPUS_SENTENCES and self.decoder != "nearest":
+            raise ConfigError(f"`corpus_sentences` is for the decoder nearest, not for {self.decoder}.")
         if self.segment_length < 1:
             raise ConfigError(f"`segment_length` must be at least 1, but is {self.segment_length}.")
         if self.segmenter_path is not None and self.segmenter != "sat":

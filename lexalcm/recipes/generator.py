@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from lexalcm.checkpoints.load import load_described
 from lexalcm.checkpoints.locate import SAFETENSORS_FILE
 from lexalcm.checkpoints.published_folder import CONFIG_FILE, is_published_folder, read_published_folder
 from lexalcm.checkpoints.special_concepts import special_concepts_of
-from lexalcm.diffusion.samplers import Sampler, SamplerConfig
+from lexalcm.diffusion.samplers import ConfiguredSampler, Sampler, SamplerConfig, create_sampler
 from lexalcm.errors import CardError, ConfigError, unknown_name
 from lexalcm.evaluation.device import check_device
 from lexalcm.generation.config import GenerationConfig
@@ -37,6 +37,7 @@ from lexalcm.models.pre1.original import OriginalPre1, create_original
 from lexalcm.models.pre1.original_hub import ORIGINAL_FAMILY
 from lexalcm.recipes.components import SAMPLERS, choose_component
 from lexalcm.recipes.config import ComponentSection, LcmTrainConfig
+from lexalcm.recipes.dataset import open_named_dataset
 from lexalcm.recipes.host import RecipeHost
 from lexalcm.recipes.known_sentences import known_sentences
 from lexalcm.recipes.train import LcmTrainRecipe
@@ -164,7 +165,25 @@ class GeneratorPlan:
                 f"{config.model} is a base model, which predicts in one pass: leave the sampler and its options out."
             )
         assert self.sampler is not None
-        return ConceptGenerator(model, self.sampler, config.generation, special=special)
+        return ConceptGenerator(model, self._suited(model), config.generation, special=special)
+
+    def _suited(self, model: TwoTowerModel) -> Sampler:
+        """The sampler; without guidance where nobody chose one and the model does not know what it would need.
+
+        :raises ConfigError: Guidance was asked for, of a model without training for it.
+        """
+        sampler = self.sampler
+        if model.trained_with_guidance is not False or not isinstance(sampler, ConfiguredSampler):
+            return sampler
+        if sampler.config.guidance_scale == 1.0 or model.predicts_directly:
+            return sampler
+        if self.config.sampler is not None:
+            raise ConfigError(
+                f"{self.config.model} was not trained without context, so that there is nothing to guide away from, but "
+                f"`sampler.guidance_scale` is {sampler.config.guidance_scale:g}.\nSet it to 1 (--guidance-scale 1)."
+            )
+        log.warning("{} was not trained for guidance: it is switched off.", self.config.model)
+        return create_sampler(replace(sampler.config, guidance_scale=1.0, guidance_rescale=0.0))
 
 
 def load_generator(
@@ -233,12 +252,30 @@ def plan_generator(
     encoded = {**(encoded_langs if has_text else {}), **(_DEFAULT_LANG if config.special.has_text else {})}
     config.text.check_languages(encoded=encoded, prompts=prompt_langs)
     if config.original:
+        _check_original(config)
         return GeneratorPlan(config, device, has_text=has_text)
+    if config.text.corpus is not None:
+        open_named_dataset(config.text.corpus)  # refused now, not after the model is loaded
     host = RecipeHost(LcmTrainRecipe())
     host.asset_store(LcmTrainConfig())
     section = config.sampler or ComponentSection(name=DEFAULT_SAMPLER)
     chosen = choose_component(host.resolver, section, SAMPLERS, where="sampler")
     return GeneratorPlan(config, device, chosen.create(), host.unstructure(chosen.config), has_text=has_text)
+
+
+def _check_original(config: GeneratorConfig) -> None:
+    """:raises ConfigError: Something is set that one pass without sampler, loop and stop rules has no use for."""
+    used = ("seed", "batch_size", "cuda_graphs")
+    usual = GenerationConfig(**{name: getattr(config.generation, name) for name in used})
+    ignored = {
+        "sampler": config.sampler is not None,
+        "override_trained": bool(config.override_trained),
+        "generation": config.generation != usual,
+        "special": bool(config.special.behind or config.special.end or config.special.has_text),
+    }
+    for name, is_set in ignored.items():
+        if is_set:
+            raise ConfigError(f"`original` is one pass without sampler, loop and stop rules: leave `{name}` as it is.")
 
 
 def _other_kind(config: GeneratorConfig) -> ConfigError:

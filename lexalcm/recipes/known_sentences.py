@@ -37,5 +37,7 @@ def known_sentences(name: str, most: int, concept_dim: int) -> NearestSentences:
         vectors.append(document.concepts[:room])
         if len(sentences) >= most:
             break
+    if not sentences:
+        raise DataError(f"The corpus {name} has no sentences to show concepts as.")
     log.info("Decoder - the nearest of {} sentences of {}.", f"{len(sentences):,}", name)
     return NearestSentences(np.concatenate(vectors), sentences)

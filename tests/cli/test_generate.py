@@ -99,7 +99,7 @@ def test_a_prompt_is_continued_a_line_a_sentence(world: World, capsys: pytest.Ca
     out, err = generate(capsys, *words)
     lines = out.splitlines()
     assert len(lines) == 3 and all(line.endswith(")") and 0.0 < float(line[-5:-1]) <= 1.0 for line in lines)
-    assert err.splitlines()[-1].startswith("max_sentences: 3 sentences") and "2 pass(es)" in err.splitlines()[-1]
+    assert err.splitlines()[-1].startswith("max_sentences: 3 sentences") and "2 pass(es) of the denoiser" in err
     assert generate(capsys, *words)[0] == out
     assert generate(capsys, *words, "--seed", 1)[0] != out
 
@@ -172,6 +172,28 @@ def test_a_run_that_was_broken_off_goes_on_without_repeats(
     assert output.read_bytes() == whole
     assert "is complete" in generate(capsys, *words, "--resume")[0]
     generate(capsys, *words, "--overwrite", "--eta", 0.5)
+
+
+def test_going_on_with_another_prompt_under_the_same_id_is_refused(
+    world: World, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for output in (tmp_path / "o.jsonl", tmp_path / "o.parquet"):
+        words = [world.card, "--input", prompts, "--output", output, *world.nearest, "--max-sentences", 1]
+        generate(capsys, *words)
+        assert "complete" in generate(capsys, *words, "--resume")[0]
+        said = prompts.read_text()
+        prompts.write_text(said.replace("A castle fell.", "A castle stood."))
+        assert "--overwrite" in fault(capsys, *words, "--resume")
+        prompts.write_text(said)
+
+
+def test_an_output_is_not_written_over_its_input(
+    world: World, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = prompts.read_text()
+    words = [world.card, "--input", prompts, "--output", prompts, "--overwrite", *world.nearest]
+    assert "over `--input`" in fault(capsys, *words)
+    assert prompts.read_text() == said
 
 
 def test_interrupted_it_keeps_what_is_done_and_says_how_to_go_on(

@@ -199,16 +199,16 @@ def test_a_prompt_that_is_too_long_is_cut_from_the_left_and_said_so(caplog: pyte
 @pytest.mark.parametrize(
     ("concepts", "message"),
     [
-        (torch.empty(0, DIM), r"Prompt 2 \(bad\) is empty"),
-        (torch.zeros(2, DIM + 1), r"Prompt 2 \(bad\) has the shape \[2, 9\].* 8 wide"),
-        (torch.zeros(DIM), r"Prompt 2 \(bad\) has the shape \[8\]"),
-        (torch.tensor([[0.0] * DIM, [float("nan")] * DIM]), r"Prompt 2 \(bad\): the concept of sentence 2 of 2"),
+        (torch.empty(0, DIM), r"the second is empty"),
+        (torch.zeros(2, DIM + 1), r"the second has the shape \[2, 9\].* 8 wide"),
+        (torch.zeros(DIM), r"the second has the shape \[8\]"),
+        (torch.tensor([[0.0] * DIM, [float("nan")] * DIM]), r"the second: the concept of sentence 2 of 2"),
     ],
 )
 def test_prompts_that_cannot_be_continued_are_refused_by_name(concepts: Tensor, message: str) -> None:
     generator = ConceptGenerator(tiny_model("pre1"), SAMPLER, CONFIG)
     with pytest.raises(DataError, match=message):
-        run(generator, [PROMPTS[0], Prompt(concepts, "bad")])
+        run(generator, [PROMPTS[0], Prompt(concepts, "bad", where="the second")])
 
 
 def test_what_is_not_finite_stops_the_generation() -> None:
@@ -218,7 +218,7 @@ def test_what_is_not_finite_stops_the_generation() -> None:
             next(
                 p for name, p in model.named_parameters() if name.endswith(("output_proj.bias", "postnet.fc.bias"))
             ).fill_(float("inf"))
-        with pytest.raises(SamplingError, match=r"not finite[\s\S]*sentence 1 of prompt 1, .* and 1 more"):
+        with pytest.raises(SamplingError, match=r"not finite[\s\S]*row 1 is Prompt 1, .* and 1 more"):
             run(ConceptGenerator(model, SAMPLER, CONFIG))
 
 

@@ -91,7 +91,7 @@ def test_parquet_without_ids_names_rows_by_their_place(tmp_path: Path) -> None:
         ("{", r"p\.jsonl:1 is not JSON"),
         ([1], "must be an object"),
         ({"id": "a"}, "must have `text`, or `sentences`, or `concepts`.* has id"),
-        ({"txet": "A."}, '`txet` is not a field of a prompt. Did you mean "text"'),
+        ({"txet": "A."}, 'but has txet. Did you mean "text"'),
         ({"text": "A.", "language": "eng_Latn"}, 'Did you mean "lang"'),
         ({"text": "A.", "sentences": ["A."]}, "has `sentences` and `text`"),
         ({"text": "  "}, r"p\.jsonl:1 is empty"),
@@ -167,3 +167,10 @@ def test_one_look_tells_languages_widths_and_numbers() -> None:
     other = PromptRow(where="4", place="4", concepts=np.ones((1, 5)))
     with pytest.raises(DataError, match="4 has concepts of 5 dimensions, but 2 has some of 3"):
         look_through(number_prompts([*rows, other]))
+
+
+def test_a_lone_surrogate_is_told_with_its_place() -> None:
+    half = chr(0xD800)
+    for row in (PromptRow(where="p:7", place="7", text=half), PromptRow(where="p:7", place="7", id=half, text="A.")):
+        with pytest.raises(DataError, match="p:7 has half a character"):
+            list(number_prompts([row]))

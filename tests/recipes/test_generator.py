@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ from lexalcm.generation.text_parts import TextConfig
 from lexalcm.models.base_lcm.config import BaseConfig
 from lexalcm.models.base_lcm.factory import create_base_model
 from lexalcm.models.layers.transformer_config import TransformerConfig
+from lexalcm.models.normalizer.config import NormalizerConfig
+from lexalcm.models.two_tower.config import DenoiserConfig, NoiseSchedulerConfig, TwoTowerConfig
+from lexalcm.models.two_tower.factory import create_two_tower_model
 from lexalcm.recipes.config import ComponentSection
 from lexalcm.recipes.generator import GeneratorConfig, load_generator, plan_generator
 from lexalcm.recipes.known_sentences import known_sentences
@@ -74,6 +78,39 @@ def test_a_base_model_takes_no_sampler_and_others_no_temperature(base: Path, cor
     assert isinstance(warm.concepts, ConceptGenerator) and warm.concepts.num_passes == 1
     with pytest.raises(ConfigError, match="base model, which predicts in one pass"):
         load_generator(base, text=text(corpus), sampler=SamplerConfig(num_steps=2))
+
+
+def test_guidance_is_not_given_to_a_model_without_training_for_it(
+    tmp_path: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    log = SimpleNamespace(warning=lambda message, *_: warned.append(message), info=lambda *_: None)
+    monkeypatch.setattr("lexalcm.recipes.generator.log", log)
+    sizes = {"sonar_embed_dim": DIM, "max_seq_len": 12, "model_dim": 8, "sonar_normalizer_name": None}
+    config = {**sizes, "context_encoder": TOWER, "denoiser": {**TOWER, "timestep_embed_dim": 8}}
+    config |= {"noise_scheduler": {"num_diffusion_train_steps": 20}, "normalizer": {"dim": DIM}}
+    card = {"name": "tt", "model_family": "two_tower_diffusion_lcm", "checkpoint": "model.safetensors"}
+    parts = {"context_encoder": TransformerConfig(**TOWER), "denoiser": DenoiserConfig(**TOWER, timestep_embed_dim=8)}
+    schedule = NoiseSchedulerConfig(num_diffusion_train_steps=20)
+    made = TwoTowerConfig(**sizes, **parts, noise_scheduler=schedule)
+    made.normalizer = NormalizerConfig(dim=DIM)
+    model = create_two_tower_model(made)
+    shake(model)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    for trained in (False, True):
+        card["model_config"] = {**config, "trained_with_cf_guidance": trained}  # type: ignore[assignment]
+        (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+        warned.clear()
+        generator = load_generator(tmp_path / "card.yaml", text=text(corpus)).concepts
+        assert isinstance(generator, ConceptGenerator)
+        assert generator.sampler.config.guidance_scale == (3.0 if trained else 1.0)  # type: ignore[attr-defined]
+        assert any("not trained for guidance: it is switched off" in message for message in warned) == (not trained)
+    card["model_config"] = {**config, "trained_with_cf_guidance": False}  # type: ignore[assignment]
+    (tmp_path / "card.yaml").write_text(yaml.safe_dump(card))
+    with pytest.raises(ConfigError, match=r"`sampler.guidance_scale` is 2.\n"):
+        load_generator(
+            tmp_path / "card.yaml", text=text(corpus), sampler=SamplerConfig(num_steps=2, guidance_scale=2.0)
+        )
 
 
 def test_the_start_concept_and_the_end_come_from_files_or_a_text(base: Path, corpus: Path, tmp_path: Path) -> None:
@@ -159,8 +196,30 @@ def test_other_models_are_refused(tmp_path: Path, corpus: Path) -> None:
         ({"decoder": "none", "decoder_options": {"beam_size": 2}}, "for SONAR, not for none"),
         ({"encoder": "stand_in", "encoder_card": "x"}, "for SONAR, not for stand_in"),
         ({"decoder": "nearest", "corpus": "x", "corpus_sentences": 0}, "at least 1"),
+        ({"corpus_sentences": 7}, "for the decoder nearest"),
+        ({"segmenter": "newline", "newlines": "ignore"}, "for the other segmenters"),
+        ({"segmenter": "punctuation", "segmenter_threshold": 0.3}, "for SaT, not for punctuation"),
+        ({"segmenter_threshold": 5.0}, "between 0 and 1"),
+        ({"segment_length": 0}, "at least 1"),
+        ({"newlines": "lines"}, 'Did you mean "line"'),
+        ({"encoder": "stand_in", "decoder": "none", "tokenizer_card": "x"}, "neither encodes nor decodes"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(fields: dict, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         TextConfig(**fields).check()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"override_trained": {"ffn_dim": 3}}, "override_trained"),
+        ({"sampler": ComponentSection(name="plain_sampler")}, "sampler"),
+        ({"generation": GenerationConfig(max_sentences=3)}, "generation"),
+        ({"special": SpecialSection(end_text="End.")}, "special"),
+    ],
+)
+def test_the_original_forward_refuses_what_it_has_no_use_for(fields: dict, told: str) -> None:
+    plan_generator(GeneratorConfig(model="x", original=True, generation=GenerationConfig(seed=3)), has_text=False)
+    with pytest.raises(ConfigError, match=f"leave `{told}` as it is"):
+        plan_generator(GeneratorConfig(model="x", original=True, **fields), has_text=False)

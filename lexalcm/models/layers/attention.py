@@ -20,7 +20,7 @@ from torch.nn import Linear, Module
 
 from lexalcm.layout import DocumentLayout
 from lexalcm.models.layers.key_value_cache import Growth, KeyValueCache
-from lexalcm.models.layers.precision import at_least_float32
+from lexalcm.models.layers.precision import at_least_float32, no_autocast
 
 CachedLayer = tuple[KeyValueCache, Growth]
 """One layer's keys and values of what came before, and where the new ones go."""
@@ -220,8 +220,9 @@ class OwnPositionAttention(MultiheadProjections):
         """Weight and bias of the one linear layer that both projections are, multiplied in float32 at least."""
         outer, inner = at_least_float32(self.output_proj.weight), at_least_float32(self.v_proj.weight)
         bias = None if self.output_proj.bias is None else at_least_float32(self.output_proj.bias)
-        if self.v_proj.bias is not None:
-            moved = outer @ at_least_float32(self.v_proj.bias)
-            bias = moved if bias is None else bias + moved
         dtype = self.v_proj.weight.dtype
-        return (outer @ inner).to(dtype), None if bias is None else bias.to(dtype)
+        with no_autocast(outer):
+            if self.v_proj.bias is not None:
+                moved = outer @ at_least_float32(self.v_proj.bias)
+                bias = moved if bias is None else bias + moved
+            return (outer @ inner).to(dtype), None if bias is None else bias.to(dtype)

@@ -103,7 +103,10 @@ class DocumentState:
         return replace(self, **{name: part.empty() for name, part in self._parts().items()})
 
     def select(self, rows: Sequence[int], device: torch.device) -> None:
-        """Keeps the documents with these numbers, in this order; the memory of the others is given back."""
+        """Keeps the documents with these numbers, in this order.
+
+        Their room for keys stays that of the longest document so far.
+        """
         index = torch.tensor(rows, device=device)
         for part in self._parts().values():
             part.select(rows, index)

@@ -169,7 +169,7 @@ class Pre1Context:
     """``[*Q, F]`` the linear path's input for each position that is predicted."""
 
     recent: RecentConcepts | None
-    """What the linear path's input for the position after the last is made of; padded layouts of equal lengths only."""
+    """What the linear path's input for the position after the last is made of; padded layouts only."""
 
     state: Pre1State | None
 
