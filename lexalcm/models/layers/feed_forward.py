@@ -22,6 +22,7 @@ from torch.nn import (
     Tanh,
 )
 
+from lexalcm.models.layers.packed_linear import PackedLinear
 from lexalcm.models.layers.precision import PreciseLayerNorm
 
 ActivationName = Literal[
@@ -68,6 +69,8 @@ class SwiGLU(Module):
         self.output_proj = Linear(inner_dim, model_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.gate_proj, PackedLinear) and isinstance(self.inner_proj, PackedLinear):
+            return self.output_proj(self.inner_proj.times(x, self.gate_proj.silu(x)))
         return self.output_proj(F.silu(self.gate_proj(x)) * self.inner_proj(x))
 
 

@@ -38,8 +38,21 @@ class PackedLinear(Module):
         self._bias = None if bias is None else bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._run(x, "none")
+
+    def silu(self, x: Tensor) -> Tensor:
+        """``SiLU(W x + b)`` in one pass."""
+        return self._run(x, "swish")
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        """``factor * (W x + b)`` in one pass.  :param factor: Of the shape of the result."""
+        rows, factors = x.reshape(-1, x.size(-1)), factor.reshape(-1, self.out_dim)
+        out = torch.ops.mkldnn._linear_pointwise.binary(rows, factors, self._packed, self._bias, "mul")
+        return out.view(factor.shape)
+
+    def _run(self, x: Tensor, activation: str) -> Tensor:
         rows = x.reshape(-1, x.size(-1))
-        out = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, "none", [], "")
+        out = torch.ops.mkldnn._linear_pointwise(rows, self._packed, self._bias, activation, [], "")
         return out.view(*x.shape[:-1], self.out_dim)
 
 
@@ -86,7 +99,9 @@ def _packing_works() -> bool:
         return False
     weight, bias, x = torch.linspace(-1, 1, 24).view(4, 6), torch.ones(4), torch.linspace(0, 1, 12).view(2, 6)
     try:
-        found = PackedLinear(weight, bias)(x)
+        layer = PackedLinear(weight, bias)
+        found = [layer(x), layer.silu(x), layer.times(x, layer(x))]
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return torch.allclose(found, F.linear(x, weight, bias), atol=1e-5)
+    plain = F.linear(x, weight, bias)
+    return torch.allclose(torch.stack(found), torch.stack([plain, F.silu(plain), plain * plain]), atol=1e-5)

@@ -89,8 +89,8 @@ class RMSNorm(Module):
 
 def _rms_norm(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``x r`` and ``r``."""
-    squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-    inverse = squares.div_(x.size(-1)).add_(eps).rsqrt_()
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    inverse = torch.addcmul(norm.new_full((), eps), norm, norm, value=1.0 / x.size(-1)).rsqrt_()
     return x * inverse, inverse
 
 

@@ -29,7 +29,7 @@ def test_packed_layers_equal_plain_ones_for_any_number_of_rows(rows: tuple[int, 
 def test_a_module_is_copied_with_packed_layers_and_stays_as_it_is() -> None:
     module = SwiGLU(16, 24)
     twin = with_packed_linears(module)
-    x = torch.randn(3, 16)
+    x = torch.randn(2, 3, 1, 16)
     torch.testing.assert_close(twin(x), module(x), rtol=1e-5, atol=1e-5)
     assert type(module.gate_proj) is Linear
     assert packed_linear._packing_works() == isinstance(twin.gate_proj, PackedLinear)
