@@ -6,17 +6,14 @@ Shapes: T concepts of a prompt, C dimensions.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 
 from lexalcm.errors import DataError
-
-_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
+from lexalcm.text.checks import has_half_character
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +167,7 @@ def left_to_do(prompts: Iterable[InputPrompt], done: Collection[str]) -> Iterato
 
 def _check_text(row: PromptRow) -> None:
     for text in (row.id, row.text, *(row.sentences or ())):
-        if text is not None and _HALF_CHARACTER.search(text):
+        if text is not None and has_half_character(text):
             raise DataError(f"{row.where} has half a character (a lone surrogate), and so is not Unicode text.")
     if row.concepts is None and row.sentences is None and not (row.text or "").strip():
         raise DataError(f"{row.where}{_named(row)} is empty: there is nothing to continue. Write at least a sentence.")

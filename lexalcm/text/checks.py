@@ -1,10 +1,20 @@
-"""What every decoder refuses to put into words."""
+"""What is no text, and what no decoder can put into words."""
 
 from __future__ import annotations
+
+import re
+from typing import Final
 
 import numpy as np
 
 from lexalcm.errors import DataError
+
+_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
+
+
+def has_half_character(text: str) -> bool:
+    """Whether a lone surrogate stands in it, which no encoding of Unicode can hold."""
+    return _HALF_CHARACTER.search(text) is not None
 
 
 def check_concepts(concepts_NC: np.ndarray, dim: int, reader: str) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from lexalcm.errors import ConfigError, DataError
-from lexalcm.text.checks import check_concepts
+from lexalcm.text.checks import check_concepts, has_half_character
 from lexalcm.text.decoder_options import DecoderOptions, read_decoder_options
 from lexalcm.text.interface import DecodedSentence
 from lexalcm.text.languages import SONAR_CARD, check_language, sonar_languages
@@ -28,8 +27,6 @@ _USUAL_MAX_LENGTH: Final = 256
 _NUM_PREFIX_TOKENS: Final = 2
 _START: Final = 60
 _MOST_NAMED: Final = 3
-
-_HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 _log = logging.getLogger(__name__)
 
@@ -212,7 +209,7 @@ def _check_sentences(sentences: Sequence[str]) -> None:
             raise DataError(
                 f"Sentence {number} of {len(sentences)} is empty. SONAR has no concept for it; leave it out."
             )
-        if _HALF_CHARACTER.search(sentence):
+        if has_half_character(sentence):
             raise DataError(f"Sentence {number} of {len(sentences)} has half a character, and so is not Unicode text.")
 
 
