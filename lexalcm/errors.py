@@ -30,6 +30,10 @@ class SetupError(LexalcmError):
     """An installation that cannot run: a missing library, or versions that do not fit together."""
 
 
+class RunError(LexalcmError):
+    """A run that failed although nothing typed was wrong: a worker that died, a full disk."""
+
+
 def innermost(error: BaseException) -> str:
     """The text of the exception that started it: fairseq2 wraps the telling one in general ones."""
     while error.__cause__ is not None:

@@ -6,7 +6,7 @@ import os
 import sys
 import traceback
 
-from lexalcm.errors import LexalcmError
+from lexalcm.errors import LexalcmError, RunError
 
 _USER_FAULTS = frozenset(
     (
@@ -77,7 +77,7 @@ def report(error: BaseException, *, debug: bool) -> int:
 def describe(error: BaseException) -> tuple[str | None, int]:
     """Returns the text for a user (``None`` for an unforeseen error) and the exit code."""
     if isinstance(error, LexalcmError):
-        return f"error: {error}", 2
+        return f"error: {error}", 1 if isinstance(error, RunError) else 2
     name = _host_name(error)
     if name in _USER_FAULTS or name.endswith("NotKnownError"):
         fix = f"\n{_FIXES[name]}" if name in _FIXES else ""

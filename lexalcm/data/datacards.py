@@ -91,7 +91,7 @@ def read_datacard(fields: Mapping[str, object], *, where: str, folder: Path | No
     if tuning:
         log.info("Dataset - {}: how Meta would read is left to our reader: {}.", where, ", ".join(tuning))
     filters = [config for name in _FILTERS for config in _filters(fields.get(name), name, where)]
-    config = ConceptParquetConfig(path=_found(path, folder), filters=filters, **columns)
+    config = ConceptParquetConfig(path=path_beside(path, folder), filters=filters, **columns)
     return Datacard(config, _weight(fields.get("weight"), where))
 
 
@@ -146,7 +146,9 @@ def _weight(value: object, where: str) -> float | None:
     return float(value)
 
 
-def _found(path: str, folder: Path | None) -> str:
+def path_beside(path: str, folder: Path | None) -> str:
+    """A path as a card's folder knows it: relative ones that lead nowhere from there count from the working
+    directory."""
     if folder is None or "://" in path or Path(path).is_absolute() or not (folder / path).exists():
         return path
     return str(folder / path)

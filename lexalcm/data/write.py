@@ -5,7 +5,6 @@ Shapes: T concepts of a document, C their dimensions.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,12 @@ from typing import Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lexalcm.data.sources import EMBEDDING_COLUMN
+from lexalcm.data.write_table import CONCEPTS_PER_ROW_GROUP, ParquetTableWriter
 from lexalcm.errors import DataError
 
 TEXT_COLUMN: Final = "text_sentences"
-_MOST_COMPONENTS: Final = 2**28
-"""Bound of a row group, far below the 2^31 child values at which 32-bit list offsets overflow."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ def write_documents(
     documents: Iterable[NewDocument],
     *,
     dtype: Literal["float16", "float32"] = "float16",
-    concepts_per_row_group: int = 16_384,
+    concepts_per_row_group: int = CONCEPTS_PER_ROW_GROUP,
     embedding_column: str = EMBEDDING_COLUMN,
     text_column: str = TEXT_COLUMN,
 ) -> int:
@@ -51,47 +48,45 @@ def write_documents(
     :raises DataError: A document's sentences and vectors do not match, its width or columns are not those of the first
         one, a component overflows ``dtype``, or there is no document.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = 0
-    writer: pq.ParquetWriter | None = None
+    writer: ParquetTableWriter | None = None
     try:
-        for group in _groups(documents, concepts_per_row_group):
-            table = _table(group, dtype, embedding_column, text_column)
+        for chunk in _chunks(documents, concepts_per_row_group):
+            table = _table(chunk, dtype, embedding_column, text_column)
             if writer is None:
-                writer = pq.ParquetWriter(
-                    aside, table.schema, compression="zstd", use_dictionary=[text_column, *group[0].columns]
+                writer = ParquetTableWriter(
+                    path,
+                    table.schema,
+                    embedding_columns=[embedding_column],
+                    concepts_per_row_group=concepts_per_row_group,
                 )
-            writer.write_table(table, row_group_size=table.num_rows)
-            count += len(group)
+            writer.write(table)
+            count += len(chunk)
         if writer is None:
             raise DataError(f"There is no document to write to {path}.")
         writer.close()
-        os.replace(aside, path)
-    finally:
+    except BaseException:
         if writer is not None:
-            writer.close()
-        aside.unlink(missing_ok=True)
+            writer.discard()
+        raise
     return count
 
 
-def _groups(documents: Iterable[NewDocument], concepts_per_row_group: int) -> Iterator[list[NewDocument]]:
-    group: list[NewDocument] = []
+def _chunks(documents: Iterable[NewDocument], num_concepts: int) -> Iterator[list[NewDocument]]:
+    """Documents that are made one table, about a row group of them."""
+    chunk: list[NewDocument] = []
     size = 0
     first: NewDocument | None = None
     for document in documents:
         first = first or document
         _check(document, first)
-        length, width = document.concepts.shape
-        limit = min(concepts_per_row_group, _MOST_COMPONENTS // width)
-        if group and size + length > limit:
-            yield group
-            group, size = [], 0
-        group.append(document)
-        size += length
-    if group:
-        yield group
+        chunk.append(document)
+        size += len(document.concepts)
+        if size >= num_concepts:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _check(document: NewDocument, first: NewDocument) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from fairseq2.runtime.dependency import DependencyResolver, get_dependency_resol
 from fairseq2.utils.structured import ValueConverter
 
 from lexalcm.checkpoints.resolve import resolve_card
-from lexalcm.data.datacards import PATH_FIELD, read_datacard
+from lexalcm.data.datacards import PATH_FIELD, path_beside, read_datacard
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.data.dataset_names import DatasetName, join_datasets, parse_dataset_names
 from lexalcm.data.sources import CONCEPT_PARQUET, ConceptParquetConfig
@@ -79,7 +79,7 @@ def _of_card(resolver: DependencyResolver, card: AssetCard) -> _Described:
     field = card.maybe_get_field(_FAMILY_FIELD)
     if field is not None:
         family = _family(resolver, str(field.value))
-        return _Described(family, family.get_dataset_config(card))
+        return _Described(family, _from_folder_of(card, family.get_dataset_config(card)))
     fields = _fields(card)
     if PATH_FIELD not in fields:
         hints = (near_match(name, [_FAMILY_FIELD, PATH_FIELD]) for name in fields)
@@ -92,6 +92,20 @@ def _of_card(resolver: DependencyResolver, card: AssetCard) -> _Described:
     where = source if source.endswith((".yaml", ".yml")) else f"card {card.name}"
     datacard = read_datacard(fields, where=where, folder=folder if isinstance(folder, Path) else None)
     return _Described(_family(resolver, CONCEPT_PARQUET), datacard.config, datacard.weight)
+
+
+def _from_folder_of(card: AssetCard, config: object) -> object:
+    """Takes relative paths from the folder of the card that says them, if something is there, as Meta's cards do."""
+    if not isinstance(config, ConceptParquetConfig):
+        return config
+    holder = card
+    while "dataset_config" not in holder.metadata and holder.base is not None:
+        holder = holder.base
+    folder = holder.metadata.get("__base_path__")
+    if not isinstance(folder, Path):
+        return config
+    sources = [replace(source, path=path_beside(source.path, folder)) for source in config.sources]
+    return replace(config, path=config.path and path_beside(config.path, folder), sources=sources)
 
 
 def _fields(card: AssetCard) -> dict[str, object]:

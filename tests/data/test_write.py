@@ -32,7 +32,7 @@ def test_row_groups_are_bounded_in_concepts(tmp_path: Path) -> None:
 
 
 def test_wide_vectors_make_smaller_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lexalcm.data.write._MOST_COMPONENTS", 20)  # stands for 2^28, which a test cannot fill
+    monkeypatch.setattr("lexalcm.data.write_table._MOST_COMPONENTS", 20)  # stands for 2^28, which a test cannot fill
     write_documents(tmp_path / "p.parquet", DOCUMENTS)
     assert pq.read_metadata(tmp_path / "p.parquet").num_row_groups == 4
 
