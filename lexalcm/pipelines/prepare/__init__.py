@@ -1,0 +1,1 @@
+"""From raw documents to sentences and concepts: reading, cutting, encoding, writing, in shards."""

@@ -1,0 +1,144 @@
+"""The folder that prepared data goes to, and what it remembers of the work: settings, plan, finished shards.
+
+A shard is finished when its note is there and its files have the sizes that the note says. All that is not data lies in
+``_prepare``, which readers pass over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from lexalcm.data.dataset_card import DATASET_CARD
+from lexalcm.errors import ConfigError, DataError
+from lexalcm.pipelines.prepare.record import ShardRecord
+
+_WORK: Final = "_prepare"
+REPORT_FILE: Final = "preparation.json"
+"""What happened to all documents, beside the data."""
+
+
+@dataclass(frozen=True)
+class ShardNote:
+    """A finished shard."""
+
+    index: int
+
+    files: Mapping[str, int]
+    """Sizes in bytes, by path below the folder."""
+
+    record: ShardRecord
+
+    facts: Mapping[str, Any]
+    """Of what ran: device, segmenter, encoder, seconds."""
+
+
+class PreparedFolder:
+    """Files and folders of one output."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.work = self.path / _WORK
+        self.settings_file = self.work / "settings.json"
+        self.plan_file = self.work / "plan.json"
+        self.logs = self.work / "logs"
+        self.progress = self.work / "progress"
+        self.staging = self.work / "staging"
+        self._notes = self.work / "shards"
+
+    def begin(self, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Makes the folder ready for work with ``settings``, or for going on with it.
+
+        :returns: Whether there is something to go on with.
+        :raises ConfigError: It holds something else, or was begun with other settings.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"OUT must be a folder, but {self.path} is a file.")
+        if self.settings_file.is_file() and not overwrite:
+            self._compare(settings)
+            return True
+        self._clear(overwrite)
+        for folder in (self._notes, self.logs, self.progress, self.staging):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_json(self.settings_file, {"settings": settings})
+        return False
+
+    def settings(self) -> dict[str, Any]:
+        """:raises DataError: They are missing or damaged."""
+        return read_json(self.settings_file)["settings"]
+
+    def finish_shard(self, note: ShardNote) -> None:
+        """Says that a shard's files are complete; they must be in their places."""
+        data = {"files": note.files, "record": note.record.to_json(), "facts": note.facts}
+        write_json(self._note_file(note.index), data)
+
+    def finished_shards(self) -> Iterator[ShardNote]:
+        """Yields the shards that need not be done again, in order."""
+        for file in sorted(self._notes.glob("*.json")):
+            data = read_json(file)
+            sizes = {name: _size(self.path / name) for name in data["files"]}
+            if sizes == data["files"]:
+                yield ShardNote(int(file.stem), data["files"], ShardRecord.from_json(data["record"]), data["facts"])
+
+    def clear_staging(self) -> None:
+        """Removes what workers that died have left unfinished, and what they reported."""
+        for folder in (self.staging, self.progress):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def _note_file(self, index: int) -> Path:
+        return self._notes / f"{index:06d}.json"
+
+    def _clear(self, overwrite: bool) -> None:
+        present = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
+        if not present:
+            return
+        if not self.work.is_dir():
+            raise ConfigError(
+                f"{self.path} is not empty and does not come from `prepare` ({sorted(present)[0]} lies in it). Name "
+                f"another folder."
+            )
+        if not overwrite and self.settings_file.exists():
+            raise ConfigError(f"{self.path} holds prepared data. Replace it with --overwrite.")
+        # Only what this command writes: people put notes of their own beside data. What says that it is ours goes last.
+        for entry in self.path.iterdir():
+            if entry.is_dir() and entry.name.startswith("split="):
+                shutil.rmtree(entry)
+            elif entry.name in (DATASET_CARD, REPORT_FILE):
+                entry.unlink()
+        shutil.rmtree(self.work)
+
+    def _compare(self, settings: Mapping[str, Any]) -> None:
+        found, asked = self.settings(), json.loads(json.dumps(settings))
+        for field in sorted({*found, *asked}):
+            if found.get(field) != asked.get(field):
+                was, now = (json.dumps(of.get(field), ensure_ascii=False) for of in (found, asked))
+                raise ConfigError(
+                    f"{self.path} was begun with `{field}` {was}, but now it is {now}.\n"
+                    f"Give the same settings to go on, name another folder, or replace it with --overwrite."
+                )
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Writes a file that is complete whenever it is there."""
+    aside = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(aside, file)
+
+
+def read_json(file: Path) -> Any:
+    """:raises DataError: It is missing or damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as ex:
+        raise DataError(f"{file} cannot be read: {ex}. Begin anew with --overwrite.") from None
+
+
+def _size(file: Path) -> int | None:
+    return file.stat().st_size if file.is_file() else None
