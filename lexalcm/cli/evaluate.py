@@ -37,9 +37,9 @@ def run(args: Namespace) -> int:
 
     check_setup()
     from lexalcm.checkpoints.load import load_model
+    from lexalcm.device import check_device
     from lexalcm.diffusion.samplers import SamplerConfig
     from lexalcm.errors import CardError, ConfigError
-    from lexalcm.evaluation.device import check_device
     from lexalcm.evaluation.documents import SplitDocuments, check_dim, chosen_split, training_documents
     from lexalcm.evaluation.evaluate import EvaluationSettings, evaluate
     from lexalcm.models.interface import TwoTowerModel

@@ -41,8 +41,8 @@ class DataWarning(UserWarning):
 
 
 @dataclass(frozen=True)
-class DataFile:
-    """One parquet file, its footer read."""
+class FoundFile:
+    """A file whose name ends in ``.parquet``."""
 
     path: str
     """As the file system knows it."""
@@ -57,6 +57,11 @@ class DataFile:
 
     file_system: Any
     """The fsspec file system it lies on."""
+
+
+@dataclass(frozen=True)
+class DataFile(FoundFile):
+    """One parquet file, its footer read."""
 
     schema: pa.Schema
 
@@ -83,12 +88,24 @@ class SourceFiles:
 
 
 def discover(root: str, embedding_column: str) -> list[DataFile]:
-    """Lists the parquet files at ``root``, sorted by relative path.
+    """Lists the parquet files at ``root``, sorted by relative path, and reads their footers.
+
+    :raises DataError: Nothing is there, or a file cannot be read.
+    """
+    found = find_files(root)
+    if not found:
+        raise DataError(f"The dataset {root} holds no parquet file: no name below it ends in .parquet.")
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        return list(pool.map(lambda file: read_footer(file, embedding_column), found))
+
+
+def find_files(root: str) -> list[FoundFile]:
+    """Lists the parquet files at ``root``, sorted by relative path; there may be none.
 
     Names that begin with ``_`` or ``.`` are markers and unfinished files, and are passed over with all that is below
     them.
 
-    :raises DataError: Nothing is there, or a file cannot be read.
+    :raises DataError: The root does not exist, or cannot be listed.
     """
     file_system, path = _open_file_system(root)
     local = isinstance(file_system, LocalFileSystem)
@@ -98,18 +115,21 @@ def discover(root: str, embedding_column: str) -> list[DataFile]:
             raise DataError(f"The dataset {root} does not exist{resolved}.")
         parts = PurePosixPath(path.rstrip("/")).parts
         if file_system.isfile(path):
-            found, parts = [(path, parts[-1])], parts[:-1]
+            names, parts = [(path, parts[-1])], parts[:-1]
         else:
             walk = _walk_local(path) if local else _walk_remote(file_system, path)
-            found = sorted(walk, key=lambda item: item[1])
+            names = sorted(walk, key=lambda item: item[1])
     except (OSError, ValueError) as ex:
         raise DataError(f"The dataset {root} cannot be listed: {reason_of(ex)}") from None
-    if not found:
-        raise DataError(f"The dataset {root} holds no parquet file: no name below it ends in .parquet.")
     # A path given may itself lead to a split or a partition: DIR/split=train, DIR/Train.
-    above = parts[-1:]
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        return list(pool.map(lambda item: _read_footer(file_system, *item, above, embedding_column), found))
+    return [_found(file_system, name, relative, parts[-1:]) for name, relative in names]
+
+
+def _found(file_system: Any, path: str, relative: str, above: Sequence[str]) -> FoundFile:
+    folders = [*above, *relative.split("/")[:-1]]
+    partitions = partitions_of(folders)
+    split = partitions["split"] if "split" in partitions else _folder_split(folders)
+    return FoundFile(path, relative, partitions, split, file_system)
 
 
 def _open_file_system(root: str) -> tuple[Any, str]:
@@ -119,7 +139,8 @@ def _open_file_system(root: str) -> tuple[Any, str]:
         raise DataError(f"The dataset {root} cannot be opened: {reason_of(ex)}") from None
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Tells whether a file or folder of that name is a marker, or unfinished."""
     # Hive writes partitions of a column that begins with an underscore as _column=value.
     return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
@@ -130,7 +151,7 @@ def _walk_local(root: str) -> Iterator[tuple[str, str]]:
     while pending:
         folder = pending.pop()
         for entry in sorted(os.scandir(folder), key=lambda e: e.name):
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 continue
             is_folder = entry.is_dir()
             if not is_folder and not _is_parquet(entry.name):
@@ -157,18 +178,19 @@ def _walk_remote(file_system: Any, root: str) -> Iterator[tuple[str, str]]:
     base = root.rstrip("/") + "/"
     for path in file_system.find(root):
         relative = path[len(base) :] if path.startswith(base) else path.lstrip("/")
-        if _is_parquet(relative) and not any(_is_hidden(part) for part in relative.split("/")):
+        if _is_parquet(relative) and not any(is_hidden(part) for part in relative.split("/")):
             yield path, relative
 
 
-def _partitions(parts: Sequence[str]) -> dict[str, str | None]:
+def partitions_of(parts: Sequence[str]) -> dict[str, str | None]:
+    """The hive partitions that names of folders tell: values are text, ``None`` that of the null partition."""
     pairs = (part.split("=", 1) for part in parts if "=" in part)
     return {unquote(k): None if v == _NULL_PARTITION else unquote(v) for k, v in pairs}
 
 
-def _read_footer(file_system: Any, path: str, relative: str, above: Sequence[str], embedding_column: str) -> DataFile:
-    folders = [*above, *relative.split("/")[:-1]]
-    partitions = _partitions(folders)
+def read_footer(found: FoundFile, embedding_column: str) -> DataFile:
+    """:raises DataError: The file is damaged or encrypted."""
+    file_system, path = found.file_system, found.path
     try:
         size = file_system.size(path)
         if size == 0:
@@ -194,9 +216,9 @@ def _read_footer(file_system: Any, path: str, relative: str, above: Sequence[str
         )
     return DataFile(
         path=path,
-        relative=relative,
-        partitions=partitions,
-        split=partitions["split"] if "split" in partitions else _folder_split(folders),
+        relative=found.relative,
+        partitions=found.partitions,
+        split=found.split,
         file_system=file_system,
         schema=schema,
         size=size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,21 @@ def open_named_dataset(name: str, *, column: str | None = None, skip_bad_rows: b
     else:
         section.name = name
     return open_dataset(get_dependency_resolver(), section)
+
+
+def named_config(name: str, overrides: Mapping[str, Any] | None = None) -> ConceptParquetConfig:
+    """What :func:`open_named_dataset` would open, without opening it.
+
+    :param overrides: Fields of the configuration, which win over the cards'.
+    """
+    overrides = dict(overrides or {})
+    if _is_path(name):
+        return ConceptParquetConfig(path=name, **overrides)
+    section = ConceptDatasetSection(name=name, config_overrides=overrides or None)
+    config = _named(get_dependency_resolver(), section).config
+    if not isinstance(config, ConceptParquetConfig):
+        raise ConfigError(f"{name} is not a dataset of parquet files with concepts, but a {type(config).__name__}.")
+    return config
 
 
 def _is_path(name: str) -> bool:

@@ -21,9 +21,9 @@ from lexalcm.checkpoints.load import load_described
 from lexalcm.checkpoints.locate import SAFETENSORS_FILE
 from lexalcm.checkpoints.published_folder import CONFIG_FILE, is_published_folder, read_published_folder
 from lexalcm.checkpoints.special_concepts import special_concepts_of
+from lexalcm.device import check_device
 from lexalcm.diffusion.samplers import ConfiguredSampler, Sampler, SamplerConfig, create_sampler
 from lexalcm.errors import CardError, ConfigError, unknown_name
-from lexalcm.evaluation.device import check_device
 from lexalcm.generation.config import GenerationConfig
 from lexalcm.generation.generator import ConceptGenerator
 from lexalcm.generation.original_passes import OriginalPasses

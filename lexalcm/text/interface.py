@@ -17,8 +17,11 @@ class Segmenter(Protocol):
 
     name: str
 
-    def split(self, text: str) -> list[str]:
-        """The sentences in order, stripped, none of them empty; a text of white space gives none."""
+    def split(self, text: str, lang: str | None = None) -> list[str]:
+        """The sentences in order, stripped, none of them empty; a text of white space gives none.
+
+        :param lang: Code of the text's language; any is taken, and None where it is not known.
+        """
         ...
 
 
@@ -28,11 +31,29 @@ class SentenceEncoder(Protocol):
     name: str
     dim: int
 
+    langs: Sequence[str] | None
+    """Codes of the languages that it knows; None for an encoder that needs no language."""
+
+    max_tokens: int | None
+    """Of a sentence that it sees whole, marks included; None where there is no limit."""
+
     def encode(self, sentences: Sequence[str], lang: str | None = None) -> np.ndarray:
         """Returns float32 ``[N, C]``, raw, in the order given.
 
         :param lang: Code of the sentences' language, such as ``eng_Latn``; None for an encoder that needs none.
         """
+        ...
+
+    def encode_mixed(self, sentences: Sequence[str], langs: Sequence[str | None]) -> np.ndarray:
+        """:meth:`encode` of sentences that have each a language of their own."""
+        ...
+
+    def over_limit(self, sentences: Sequence[str], langs: Sequence[str | None]) -> np.ndarray:
+        """Returns bool ``[N]``: of which sentences only the start would be seen."""
+        ...
+
+    def facts(self) -> dict[str, Any]:
+        """What a vector depends on, as plain values, to be recorded next to the data."""
         ...
 
 

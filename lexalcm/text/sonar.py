@@ -6,33 +6,38 @@ Shapes: N sentences or concepts, C dimensions.
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 import torch
 
-from lexalcm.errors import ConfigError, DataError
-from lexalcm.text.checks import check_concepts, has_half_character
+from lexalcm.errors import ConfigError
+from lexalcm.text.checks import check_concepts
+from lexalcm.text.companions import import_companion
 from lexalcm.text.decoder_options import DecoderOptions, read_decoder_options
 from lexalcm.text.interface import DecodedSentence
 from lexalcm.text.languages import SONAR_CARD, check_language, sonar_languages
 from lexalcm.text.sonar_model import load_sonar_model, load_sonar_tokenizer
+from lexalcm.text.token_batches import BatchingEncoder
 
 SONAR_DECODER_CARD: Final = "text_sonar_basic_decoder"
 
 _USUAL_MAX_LENGTH: Final = 256
 _NUM_PREFIX_TOKENS: Final = 2
-_START: Final = 60
-_MOST_NAMED: Final = 3
-
-_log = logging.getLogger(__name__)
+_NUM_OTHER_TOKENS: Final = 3
+"""Beside those of the text: language, end, and what SentencePiece puts before the first word."""
 
 
-class SonarEncoder:
-    """A sentence encoder of SONAR."""
+class SonarEncoder(BatchingEncoder):
+    """A sentence encoder of SONAR.
+
+    The pipeline's own ``predict`` makes a tokenizer a call, knows one language a call, and sorts by characters. So its
+    model and its tokenizer are called here, in the same way: concepts are those of ``predict``.
+    """
+
+    _title = "SONAR"
 
     def __init__(
         self,
@@ -41,80 +46,63 @@ class SonarEncoder:
         tokenizer: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        batch_size: int = 32,
+        batch_tokens: int | None = None,
     ) -> None:
         """
         :param tokenizer: Name of its card; None is the encoder's own.
         :param dtype: Of the weights; concepts are float32 whatever it is.
-        :param batch_size: Sentences that go through the model together.
+        :param batch_tokens: As :class:`~lexalcm.text.token_batches.BatchingEncoder` takes it.
         :raises CardError: No such card, or the card of something else.
         :raises CheckpointError: Weights or tokenizer are missing or damaged.
-        :raises ConfigError: They do not fit in memory, or ``batch_size`` is below 1.
+        :raises ConfigError: They do not fit in memory, or ``batch_tokens`` is below 1.
+        :raises SetupError: The sonar-space package is missing, or does not fit.
         """
-        from sonar.inference_pipelines.text import TextToEmbeddingModelPipeline
-        from sonar.models.sonar_text import SonarTextTransformerEncoderModel
-
-        _check_batch_size(batch_size)
-        device = torch.device(device)
+        super().__init__(device=torch.device(device), batch_tokens=batch_tokens)
         self.name = card
         self.langs = sonar_languages(tokenizer or card)
+        sonar = import_companion("sonar.inference_pipelines.text", package="sonar-space")
+        models = import_companion("sonar.models.sonar_text", package="sonar-space")
         # The tokenizer first: it is small, and may be missing too.
         loaded_tokenizer = load_sonar_tokenizer(tokenizer or card)
-        model = load_sonar_model(card, SonarTextTransformerEncoderModel, device=device, dtype=dtype)
-        self._pipeline = TextToEmbeddingModelPipeline(model, loaded_tokenizer, device=device, dtype=dtype)
-        self._batch_size = batch_size
+        model = load_sonar_model(card, models.SonarTextTransformerEncoderModel, device=self._device, dtype=dtype)
+        self._pipeline = sonar.TextToEmbeddingModelPipeline(model, loaded_tokenizer, device=self._device, dtype=dtype)
+        self._precision = sonar.precision_context(dtype)
+        self._token_encoders: dict[str | None, Callable[[str], torch.Tensor]] = {}
         pooler = model.pooler
         self.dim = int(pooler.projection_out.output_dim if pooler else model.encoder_frontend.embed.embed_dim)
+        positions = model.encoder_frontend.pos_encoder or model.encoder.layers[0].self_attn.pos_encoder
+        self.max_tokens = positions.max_seq_len
+        self._facts = {"tokenizer": tokenizer or card, "dtype": str(dtype).removeprefix("torch.")}
 
-    def encode(self, sentences: Sequence[str], lang: str | None = None) -> np.ndarray:
-        """Returns float32 ``[N, C]``, raw. Of a sentence with more tokens than SONAR takes only the start is seen; the
-        log names it.
+    def facts(self) -> dict[str, Any]:
+        """What a vector depends on, as plain values."""
+        return {
+            "name": self.name,
+            "kind": "sonar",
+            "dim": self.dim,
+            "max_tokens": self.max_tokens,
+            **self._facts,
+            "device": str(self._device),
+        }
 
-        :param lang: Of all the sentences; None is what the tokenizer's card calls ``default_lang``, English.
-        :raises ConfigError: An unknown language.
-        :raises DataError: A sentence that is empty or not Unicode, or whose concept is not finite.
-        """
-        if lang is not None:
-            check_language(lang, self.langs)
-        _check_sentences(sentences)
-        if not sentences:
-            return np.zeros((0, self.dim), np.float32)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            concepts = self._pipeline.predict(list(sentences), lang, batch_size=self._batch_size)
-        for warning in caught:
-            if "length was truncated" in str(warning.message):
-                self._name_truncated(sentences, lang)
-            else:
-                warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
-        concepts_NC = concepts.float().cpu().numpy()
-        if not (finite_N := np.isfinite(concepts_NC).all(axis=1)).all():
-            number = int(finite_N.argmin())
-            raise DataError(
-                f'SONAR gives a concept that is not finite for sentence {number}, "{_start_of(sentences[number])}". '
-                f"The data type may be too narrow: take float32 or bfloat16."
-            )
-        return concepts_NC
+    def _tokenize(self, sentences: Sequence[str], lang: str | None, *, cut: bool = False) -> list[Sequence[int]]:
+        if lang not in self._token_encoders:
+            self._token_encoders[lang] = self._pipeline.tokenizer.create_encoder(lang=lang)
+        read = self._token_encoders[lang]
+        return [read(sentence)[: self.max_tokens if cut else None] for sentence in sentences]
 
-    def encode_mixed(self, sentences: Sequence[str], langs: Sequence[str]) -> np.ndarray:
-        """:meth:`encode` of sentences that have each a language of their own: one pass a language; rows keep their
-        order."""
-        if len(langs) != len(sentences):
-            raise ValueError(f"There are {len(sentences)} sentences but {len(langs)} languages.")
-        concepts_NC = np.zeros((len(sentences), self.dim), np.float32)
-        for lang in dict.fromkeys(langs):
-            rows = [i for i, other in enumerate(langs) if other == lang]
-            concepts_NC[rows] = self.encode([sentences[i] for i in rows], lang)
-        return concepts_NC
+    def _may_be_long(self, sentence: str) -> bool:
+        # A token has at least a byte of what SentencePiece makes of the text, which may have more bytes than it.
+        num_bytes = max(len(form.encode()) for form in (sentence, unicodedata.normalize("NFKC", sentence)))
+        return num_bytes + _NUM_OTHER_TOKENS > self.max_tokens
 
-    def _name_truncated(self, sentences: Sequence[str], lang: str | None) -> None:
-        frontend, layers = self._pipeline.model.encoder_frontend, self._pipeline.model.encoder.layers
-        most = (frontend.pos_encoder or layers[0].self_attn.pos_encoder).max_seq_len
-        tokenize = self._pipeline.tokenizer.create_encoder(lang=lang)
-        # A token has at least a byte: most sentences need not be counted.
-        long = [s for s in sentences if len(s.encode()) + _NUM_PREFIX_TOKENS >= most and len(tokenize(s)) > most]
-        starts = "; ".join(f'"{_start_of(sentence)}"' for sentence in long[:_MOST_NAMED])
-        _log.warning("SONAR takes %d tokens; the rest of %d sentences is cut off: %s", most, len(long), starts)
+    @torch.inference_mode()
+    def _run(self, tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+        from fairseq2.nn.utils.padding import pad_seqs
+
+        pad_idx = self._pipeline.tokenizer.vocab_info.pad_idx
+        with self._precision:
+            return self._pipeline.model(*pad_seqs(tokens, pad_value=pad_idx, device=self._device)).sentence_embeddings
 
 
 class SonarDecoder:
@@ -137,18 +125,18 @@ class SonarDecoder:
         :raises CardError: No such card, or the card of something else.
         :raises CheckpointError: Weights or tokenizer are missing or damaged.
         :raises ConfigError: They do not fit in memory, or a value cannot be honoured.
+        :raises SetupError: The sonar-space package is missing, or does not fit.
         """
-        from sonar.inference_pipelines.text import EmbeddingToTextModelPipeline
-        from sonar.nn.conditional_decoder_model import ConditionalTransformerDecoderModel
-
         _check_batch_size(batch_size)
         asked = options if isinstance(options, DecoderOptions) else read_decoder_options(options or {})
         self._device, self._dtype = torch.device(device), dtype
         self.name = card
         self.langs = sonar_languages(tokenizer or card)
+        sonar = import_companion("sonar.inference_pipelines.text", package="sonar-space")
+        models = import_companion("sonar.nn.conditional_decoder_model", package="sonar-space")
         loaded_tokenizer = load_sonar_tokenizer(tokenizer or card)
-        model = load_sonar_model(card, ConditionalTransformerDecoderModel, device=self._device, dtype=dtype)
-        self._pipeline = EmbeddingToTextModelPipeline(model, loaded_tokenizer, device=self._device, dtype=dtype)
+        model = load_sonar_model(card, models.ConditionalTransformerDecoderModel, device=self._device, dtype=dtype)
+        self._pipeline = sonar.EmbeddingToTextModelPipeline(model, loaded_tokenizer, device=self._device, dtype=dtype)
         # What the decoder's attention reads is as wide as a concept.
         self.dim = int(model.decoder.layers[0].encoder_decoder_attn.k_proj.input_dim)
         self._used = {**asked.used(), "max_length": _max_length(asked.max_length, model.max_target_seq_len)}
@@ -203,20 +191,6 @@ def _seed_of(concept_C: np.ndarray, seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {places}".encode()).digest()[:7], "little")
 
 
-def _check_sentences(sentences: Sequence[str]) -> None:
-    for number, sentence in enumerate(sentences):
-        if not sentence.strip():
-            raise DataError(
-                f"Sentence {number} of {len(sentences)} is empty. SONAR has no concept for it; leave it out."
-            )
-        if has_half_character(sentence):
-            raise DataError(f"Sentence {number} of {len(sentences)} has half a character, and so is not Unicode text.")
-
-
 def _check_batch_size(batch_size: int) -> None:
     if batch_size < 1:
         raise ConfigError(f"`batch_size` must be at least 1, but is {batch_size}.")
-
-
-def _start_of(sentence: str) -> str:
-    return sentence if len(sentence) <= _START else f"{sentence[:_START]}..."

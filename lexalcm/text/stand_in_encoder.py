@@ -7,7 +7,7 @@ a pipeline on; no model trained on it understands anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -26,6 +26,8 @@ class StandInEncoder:
     """Deterministic: the same text gives the same vector in every process and on every machine."""
 
     name = STAND_IN_NAME
+    langs = None
+    max_tokens = None
 
     def __init__(self, dim: int = 1024) -> None:
         """:param dim: Width of a vector."""
@@ -51,3 +53,22 @@ class StandInEncoder:
         vectors = projected.astype(np.float32)
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         return _SONAR_NORM * vectors / length
+
+    def encode_mixed(self, sentences: Sequence[str], langs: Sequence[str | None]) -> np.ndarray:
+        """:meth:`encode`, whatever the languages."""
+        _check_lengths(sentences, langs)
+        return self.encode(sentences)
+
+    def over_limit(self, sentences: Sequence[str], langs: Sequence[str | None]) -> np.ndarray:
+        """Returns bool ``[n]``, False for all: it reads any length."""
+        _check_lengths(sentences, langs)
+        return np.zeros(len(sentences), bool)
+
+    def facts(self) -> dict[str, Any]:
+        """What a vector depends on, to be recorded next to the data."""
+        return {"name": self.name, "kind": "stand_in", "dim": self.dim}
+
+
+def _check_lengths(sentences: Sequence[str], langs: Sequence[str | None]) -> None:
+    if len(langs) != len(sentences):
+        raise ValueError(f"There are {len(sentences)} sentences but {len(langs)} languages.")

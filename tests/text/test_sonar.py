@@ -44,7 +44,7 @@ def test_concepts_say_their_sentences_in_any_language(decoder: SonarDecoder, con
 
 
 def test_rows_keep_their_order_whatever_the_batch_size(encoder: SonarEncoder, concepts: np.ndarray) -> None:
-    np.testing.assert_allclose(SonarEncoder(ENCODER, batch_size=1).encode(SENTENCES), concepts, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(SonarEncoder(ENCODER, batch_tokens=1).encode(SENTENCES), concepts, rtol=1e-4, atol=1e-5)
     order = [2, 0, 3, 1]
     shuffled = encoder.encode([SENTENCES[i] for i in order])
     np.testing.assert_allclose(shuffled, concepts[order], rtol=1e-4, atol=1e-5)
@@ -58,20 +58,82 @@ def test_no_sentences_give_no_concepts_and_no_concepts_no_sentences(
     assert decoder.decode(np.zeros((0, 16), np.float32), "eng_Latn") == []
 
 
+def test_concepts_are_those_of_the_pipeline(sonar_cards: Path) -> None:
+    encoder = SonarEncoder(ENCODER, batch_tokens=40)
+    sentences = [*SENTENCES, "Over a castle " * 20, "a", "Clans fought in Japan, " * 2, "\u6226\u4e89 \ufdfa"]
+    for lang in LANGS:
+        with pytest.warns(UserWarning, match="For 1 input tensors .* truncated to 64"):
+            expected = encoder._pipeline.predict(sentences, lang, batch_size=5)
+        concepts = encoder.encode_mixed(sentences, [lang] * len(sentences))
+        np.testing.assert_allclose(concepts, expected, rtol=1e-6, atol=1e-6)
+    expected = encoder._pipeline.predict(list(SENTENCES))
+    np.testing.assert_allclose(encoder.encode(SENTENCES), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_mixed_languages_go_through_one_tokenizer_each_and_rows_stay_where_they_are(
-    encoder: SonarEncoder, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     langs = [LANGS[i % len(LANGS)] for i in range(40)]
     sentences = [SENTENCES[i % 3] for i in range(40)]
-    expected = np.concatenate([encoder.encode([s], lang) for s, lang in zip(sentences, langs)])
-    made: list[str] = []
+    one_by_one = SonarEncoder(ENCODER)
+    expected = np.concatenate([one_by_one.encode([s], lang) for s, lang in zip(sentences, langs)])
+    encoder, made = SonarEncoder(ENCODER, batch_tokens=50), []
     tokenizer = encoder._pipeline.tokenizer
     create = tokenizer.create_encoder
     monkeypatch.setattr(
         tokenizer, "create_encoder", lambda **options: made.append(options["lang"]) or create(**options)
     )
-    np.testing.assert_allclose(encoder.encode_mixed(sentences, langs), expected, rtol=1e-4, atol=1e-5)
+    for _ in range(2):
+        np.testing.assert_allclose(encoder.encode_mixed(sentences, langs), expected, rtol=1e-4, atol=1e-5)
+        encoder.over_limit([*sentences[:4], "Over a castle " * 20], langs[:5])
     assert sorted(made) == sorted(LANGS)
+    with pytest.raises(ValueError, match="40 sentences but 39 languages"):
+        encoder.encode_mixed(sentences, langs[:-1])
+
+
+def test_a_sentence_said_twice_is_encoded_once_a_language(
+    encoder: SonarEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, rows = encoder._run, []
+    monkeypatch.setattr(encoder, "_run", lambda tokens: rows.append(len(tokens)) or run(tokens))
+    concepts = encoder.encode_mixed(
+        ["The war ended.", "Many clans fought.", "The war ended.", "The war ended."],
+        ["eng_Latn", "eng_Latn", "fra_Latn", "eng_Latn"],
+    )
+    assert sum(rows) == 3
+    np.testing.assert_array_equal(concepts[0], concepts[3])
+    assert not np.allclose(concepts[0], concepts[2])
+
+
+def test_batches_are_bounded_by_their_padded_tokens(
+    encoder: SonarEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, int]] = []
+    model = encoder._pipeline.model
+    hook = model.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    monkeypatch.setattr(encoder, "_batch_tokens", 60)
+    encoder.encode([("castle " * n).strip() + str(n) for n in range(1, 12)])
+    hook.remove()
+    assert sum(rows for rows, _ in shapes) == 11 and len(shapes) < 11
+    assert all(rows * length <= 60 for rows, length in shapes)
+
+
+def test_sentences_over_the_limit_are_told_before(encoder: SonarEncoder) -> None:
+    read = encoder._pipeline.tokenizer.create_encoder(lang="eng_Latn")
+    sentences = ["x" * n for n in range(55, 67)] + [SENTENCES[0] * 5, "\ufdfa" * 21, "Fine."]
+    expected = [len(read(sentence)) > 64 for sentence in sentences]
+    assert any(expected) and not all(expected) and encoder.max_tokens == 64
+    assert encoder.over_limit(sentences, ["eng_Latn"] * len(sentences)).tolist() == expected
+    assert encoder.over_limit([], []).shape == (0,)
+    # SONAR's own tokenizer writes this one character as eighteen.
+    assert encoder._may_be_long("\ufdfa" * 5) and not encoder._may_be_long("x" * 20)
+
+
+def test_what_a_concept_depends_on_is_recorded(encoder: SonarEncoder) -> None:
+    assert encoder.facts() == {
+        "name": ENCODER, "kind": "sonar", "dim": 16, "max_tokens": 64, "tokenizer": ENCODER, "dtype": "float32",
+        "device": "cpu",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -94,6 +156,11 @@ def test_a_sentence_that_is_too_long_is_named(encoder: SonarEncoder, caplog: pyt
         cut = encoder.encode(sentences)
     assert 'SONAR takes 64 tokens; the rest of 1 sentences is cut off: "Over a castle Over' in caplog.text
     np.testing.assert_allclose(cut[1:], encoder.encode([sentences[1] + "and on"]), rtol=1e-4, atol=1e-5)
+    caplog.clear()
+    encoder.encode_mixed([*sentences, sentences[1], sentences[1] + "."], ["eng_Latn", *["fra_Latn"] * 3])
+    assert [record.getMessage() for record in caplog.records if "cut off" in record.getMessage()] == [
+        f'SONAR takes 64 tokens; the rest of 3 sentences is cut off: "{sentences[1][:60]}..."; "{sentences[1][:60]}..."'
+    ]
 
 
 @pytest.mark.parametrize(("sentence", "what"), [("", "is empty"), (" \n", "is empty"), ("half \ud83d", "not Unicode")])

@@ -10,7 +10,7 @@ import pytest
 
 from lexalcm.pipelines.demo_grammar import LANGUAGES, Grammar
 from lexalcm.text.nearest import NearestSentences
-from lexalcm.text.stand_in_encoder import StandInEncoder
+from lexalcm.text.stand_in_encoder import STAND_IN_NAME, StandInEncoder
 
 
 def test_vectors_have_the_width_and_length_asked_for() -> None:
@@ -49,3 +49,13 @@ def test_nearest_sentence_is_found_with_its_cosine_and_each_is_listed_once() -> 
     assert (sentence, other) == ("second", "third") and cosine == pytest.approx(1.0, abs=1e-5)
     with pytest.raises(ValueError, match="3 sentences but 2 vectors"):
         NearestSentences(np.ones((2, 4)), ["a", "b", "c"])
+
+
+def test_languages_and_lengths_are_the_same_to_it() -> None:
+    encoder = StandInEncoder(16)
+    sentences = ["one", "two " * 1000, "one"]
+    np.testing.assert_array_equal(encoder.encode_mixed(sentences, ["eng_Latn", "", "x"]), encoder.encode(sentences))
+    assert encoder.over_limit(sentences, [""] * 3).tolist() == [False] * 3
+    assert encoder.facts() == {"name": STAND_IN_NAME, "kind": "stand_in", "dim": 16}
+    with pytest.raises(ValueError, match="3 sentences but 1 languages"):
+        encoder.encode_mixed(sentences, [""])

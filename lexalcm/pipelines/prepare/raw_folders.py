@@ -9,15 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import unquote
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lexalcm.data.discover import DataWarning, reason_of
+from lexalcm.data.discover import DataWarning, is_hidden, partitions_of, reason_of
 from lexalcm.errors import DataError
 
-_NULL_PARTITION: Final = "__HIVE_DEFAULT_PARTITION__"
 _SAVED_SPLITS: Final = "dataset_dict.json"
 _SAVED_STATE: Final = "state.json"
 
@@ -54,8 +52,8 @@ def walk(file_system: Any, root: str) -> Iterator[Found]:
     for path in _walk_local(root) if isinstance(file_system, LocalFileSystem) else file_system.find(root):
         name = path.removeprefix(root).lstrip("/")
         folders = name.split("/")
-        if not any(_is_hidden(part) for part in folders):
-            yield Found(path, name, _partitions([*above, *folders[:-1]]))
+        if not any(is_hidden(part) for part in folders):
+            yield Found(path, name, partitions_of([*above, *folders[:-1]]))
 
 
 def _walk_local(root: str) -> Iterator[str]:
@@ -64,7 +62,7 @@ def _walk_local(root: str) -> Iterator[str]:
     pending = [root]
     while pending:
         for entry in os.scandir(pending.pop()):
-            if _is_hidden(entry.name):
+            if is_hidden(entry.name):
                 continue
             if not entry.is_dir():
                 yield entry.path.replace(os.sep, "/")
@@ -74,16 +72,6 @@ def _walk_local(root: str) -> Iterator[str]:
             else:
                 message = f"{entry.path} leads back to a folder that is read already; it is passed over."
                 warnings.warn(message, DataWarning, stacklevel=2)
-
-
-def _is_hidden(name: str) -> bool:
-    # Hive writes partitions of a column that begins with an underscore as _column=value.
-    return name.startswith(".") or (name.startswith("_") and "=" not in name)
-
-
-def _partitions(folders: list[str]) -> dict[str, str | None]:
-    pairs = (folder.split("=", 1) for folder in folders if "=" in folder)
-    return {unquote(name): None if value == _NULL_PARTITION else unquote(value) for name, value in pairs}
 
 
 def saved_dataset(file_system: Any, root: str) -> list[Found]:

@@ -15,7 +15,7 @@ from lexalcm.errors import DataError
 from lexalcm.pipelines.prepare.raw_arrow import open_rows
 from lexalcm.pipelines.prepare.raw_documents import is_rows, read_documents
 from lexalcm.pipelines.prepare.raw_files import RawFile
-from lexalcm.pipelines.prepare.raw_schema import PLACE_COLUMN, ROW_COLUMN
+from lexalcm.pipelines.prepare.raw_schema import ROW_COLUMN
 from lexalcm.pipelines.prepare.raw_streams import Mark, open_stream
 from lexalcm.pipelines.prepare.raw_tables import TableMaker
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lexalcm.errors import ConfigError
-from lexalcm.evaluation.device import check_device
+from lexalcm.device import check_device
 
 
 def test_cpu_is_always_there() -> None:
