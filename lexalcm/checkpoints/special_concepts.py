@@ -1,16 +1,18 @@
 """Special concepts that a model was trained with: they travel with its weights, and its card names them.
 
 A card says ``special_concepts: {file: special_concepts.safetensors, prefix: NAME, suffix: NAME}``. The file may hold
-more than those: whether a concept means the end of a text shows only in comparison with the others.
+more than those: whether a concept means the end of a text shows only in comparison with the others. It may tell what
+each is, as those of ``fairseq2 lcm special-concepts`` do.
 
 Shapes: C dimensions of a concept.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +31,7 @@ SPECIAL_FIELD: Final = "special_concepts"
 SPECIAL_FILE: Final = "special_concepts.safetensors"
 
 _FILE: Final = "file"
+_CONCEPTS: Final = "concepts"
 _ROLES: Final = ("prefix", "suffix", "target_suffix")
 """What stands before a document, after it, and after the target of one that has a target."""
 
@@ -45,6 +48,9 @@ class SpecialConceptsOfModel:
     suffix: str | None = None
 
     target_suffix: str | None = None
+
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What a file tells of them by name: ``role``, ``lang``, ``sentence``, ``encoder``."""
 
     @property
     def start(self) -> Tensor | None:
@@ -64,9 +70,18 @@ class SpecialConceptsOfModel:
 
     @property
     def others(self) -> Tensor | None:
-        """The rest of the file, ``[N, C]``; ``None`` if there is none."""
-        rest = [vector for name, vector in self.vectors.items() if name not in (self.prefix, self._end_name)]
+        """The rest of the file, ``[N, C]``; ``None`` if there is none. The end in another language is left out: it lies
+        next to the end, and means it too."""
+        end = self._end_name
+        rest = [
+            vector
+            for name, vector in self.vectors.items()
+            if name != self.prefix and (end is None or self._role_of(name) != self._role_of(end))
+        ]
         return torch.stack(rest) if rest else None
+
+    def _role_of(self, name: str) -> str:
+        return self.facts.get(name, {}).get("role", name)
 
     @property
     def _end_name(self) -> str | None:
@@ -76,12 +91,18 @@ class SpecialConceptsOfModel:
 
 def save_special_concepts(file: Path, special: SpecialConceptsOfModel) -> None:
     """Writes them with their roles noted in the file; one that stands there is replaced only by a complete one."""
-    roles = {role: name for role in _ROLES if (name := getattr(special, role)) is not None}
+    roles = _roles_of(special)
     tensors = {name: vector.to(torch.float32).contiguous() for name, vector in special.vectors.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"format": "pt", **roles})
+    told = {SPECIAL_FIELD: json.dumps({_CONCEPTS: special.facts}, ensure_ascii=False)} if special.facts else {}
+    save_file(tensors, partial, metadata={**roles, **told})
     os.replace(partial, file)
+
+
+def special_field(special: SpecialConceptsOfModel, name: str) -> dict[str, str]:
+    """What a card says of a file that :func:`save_special_concepts` wrote under ``name``."""
+    return {_FILE: name, **_roles_of(special)}
 
 
 def special_field_of_file(file: Path, name: str) -> dict[str, str]:
@@ -128,7 +149,8 @@ def special_concepts_of(card: AssetCard, concept_dim: int | None = None) -> Spec
         return None
     fields, _ = _read_field(card)
     assert fields is not None
-    names = read_safetensors_header(file, "special concepts").names
+    header = read_safetensors_header(file, "special concepts")
+    names = header.names
     roles = {role: fields[role] for role in _ROLES if role in fields}
     for role, name in roles.items():
         if name not in names:
@@ -142,7 +164,22 @@ def special_concepts_of(card: AssetCard, concept_dim: int | None = None) -> Spec
                 f"{file}: the special concept `{name}` is {len(vector)} wide, but the concepts of {card_place(card)} "
                 f"are {dim} wide."
             )
-    return SpecialConceptsOfModel(vectors, **roles)
+    return SpecialConceptsOfModel(vectors, **roles, facts=_read_facts(header.facts.get(SPECIAL_FIELD), file))
+
+
+def _roles_of(special: SpecialConceptsOfModel) -> dict[str, str]:
+    return {role: name for role in _ROLES if (name := getattr(special, role)) is not None}
+
+
+def _read_facts(text: str | None, file: Path) -> dict[str, dict[str, str]]:
+    if text is None:
+        return {}
+    try:
+        return {name: dict(told) for name, told in json.loads(text)[_CONCEPTS].items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise CheckpointError(
+            f"{file}: what its metadata tells under `{SPECIAL_FIELD}` is not what lexalcm writes."
+        ) from None
 
 
 def _as_vector(tensor: Tensor, name: str, file: Path) -> Tensor:

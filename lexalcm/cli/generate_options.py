@@ -49,6 +49,7 @@ _TEXT_FIELDS = (
     "lang",
     "segmenter",
     "segmenter_path",
+    "segmenter_backend",
     "segmenter_threshold",
     "segment_length",
     "newlines",
@@ -79,9 +80,12 @@ def add_text_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--list-languages", action="store_true", help="print the codes that SONAR knows, and stop")
     group.add_argument(
-        "--segmenter", metavar="NAME", help="sat, another SaT such as sat-12l-sm, punctuation or newline (default: sat)"
+        "--segmenter",
+        metavar="NAME",
+        help="sat, another SaT such as sat-12l-sm, rules (without weights), punctuation or newline (default: sat)",
     )
     group.add_argument("--segmenter-path", metavar="DIR", help="folder of SaT's model, to do without a network")
+    group.add_argument("--segmenter-backend", metavar="NAME", help="of SaT: torch or onnx (default: torch)")
     group.add_argument(
         "--segmenter-threshold", metavar="P", type=float, help="SaT's probability of an end (default: the model's)"
     )
@@ -93,7 +97,11 @@ def add_text_options(parser: ArgumentParser) -> None:
         metavar="NAME",
         help="where a sentence ends too: line, at each line break; paragraph, at each empty line; ignore (default: line)",
     )
-    group.add_argument("--encoder", metavar="NAME", help="sonar, or stand_in as for the demo data (default: sonar)")
+    group.add_argument(
+        "--encoder",
+        metavar="NAME",
+        help="sonar; stand_in as for the demo data; hf:DIR, a Hugging Face encoder's folder (default: sonar)",
+    )
     group.add_argument("--encoder-card", metavar="CARD", help="(default: text_sonar_basic_encoder)")
     group.add_argument("--tokenizer-card", metavar="CARD", help="of SONAR (default: those of its cards)")
     group.add_argument(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from lexalcm.cli.launch_options import add_launch_arguments, launch_config
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from lexalcm.pipelines.prepare.config import PrepareConfig
     from lexalcm.pipelines.prepare.run import Prepared, PreparePlan
     from lexalcm.pipelines.worker_progress import Progress
+
+
+_MANY: Final = 10**6
+"""Shards, for the question how many workers there would be at most."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -54,7 +58,7 @@ def _add_input_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--answer-column", metavar="NAME", help="what is to be learned to answer a prompt")
     group.add_argument("--id-column", metavar="NAME", help="(default: id if there is one, else file and row number)")
-    group.add_argument("--split-column", metavar="NAME", help="the split of a document (default: drawn, see below)")
+    group.add_argument("--split-column", metavar="NAME", help="the split of a document (default: what paths say, as split=train/; else drawn, see below)")
     group.add_argument(
         "--drop-column",
         metavar="NAME",
@@ -141,7 +145,7 @@ def _add_output_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--test-share", metavar="P", type=float, help="(default: 0)")
     group.add_argument("--split-seed", metavar="N", type=int, help="another one draws other splits (default: 0)")
-    group.add_argument("--num-shards", metavar="N", type=int, help="(default: one for about 8 MiB of input)")
+    group.add_argument("--num-shards", metavar="N", type=int, help="(default: one for about 8 MiB of input, and at least one a worker)")
 
 
 def run(args: Namespace) -> int:
@@ -156,6 +160,7 @@ def run(args: Namespace) -> int:
         config,
         args.output,
         num_shards=args.num_shards,
+        least_shards=launch.sized(_MANY, device=args.device).num_workers or 1,
         overwrite=args.overwrite,
         write=not args.dry_run,
         progress=_say_bytes if sys.stderr.isatty() else None,

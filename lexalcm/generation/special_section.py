@@ -70,9 +70,11 @@ class SpecialSection:
         :raises DataError: A file is missing or damaged, has no such concept, or one of another width.
         """
         vectors: dict[str, np.ndarray] = {}
+        roles: dict[str, str] = {}
         for file in self.files:
             found = load_special_concepts(file)
             vectors |= {name: found.get(name, concept_dim) for name in found.names}
+            roles |= {name: found.role_of(name) for name in found.names}
         chosen = [name for name in (self.start, self.behind, self.end) if name is not None]
         for name in chosen:
             if name not in vectors:
@@ -84,7 +86,9 @@ class SpecialSection:
                 return torch.from_numpy(encoder.encode([text], lang)[0])
             return usual if name is None else torch.from_numpy(vectors[name])
 
-        others = [torch.from_numpy(vector) for name, vector in vectors.items() if name not in chosen]
+        # The end in another language lies next to the end, and means it too.
+        alike = {name for name, role in roles.items() if self.end is not None and role == roles[self.end]}
+        others = [torch.from_numpy(vectors[name]) for name in vectors if name not in {*chosen, *alike}]
         if of_model.others is not None:
             others += list(of_model.others)
         return SpecialVectors(

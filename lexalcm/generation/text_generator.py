@@ -223,7 +223,7 @@ class TextGenerator:
             return prompt
         if self.segmenter is None:
             raise ConfigError("There is no segmenter to split a text with. Give sentences, or name one.")
-        sentences = tuple(self.segmenter.split(prompt.text or ""))
+        sentences = tuple(self.segmenter.split(prompt.text or "", prompt.lang or self.lang))
         if not sentences:
             raise DataError(f"{prompt.where}: the segmenter {self.segmenter.name} finds no sentence in it.")
         return replace(prompt, sentences=sentences)

@@ -11,14 +11,23 @@ import torch
 
 from lexalcm.errors import ConfigError, unknown_name
 from lexalcm.text.decoder_options import read_decoder_options
+from lexalcm.text.encoders import check_encoder, create_encoder
 from lexalcm.text.interface import ConceptDecoder, Segmenter, SentenceEncoder
 from lexalcm.text.languages import SONAR_CARD, check_language, sonar_languages
-from lexalcm.text.segment import DEFAULT_SEGMENTER, MAX_LENGTH, SAT_NAMES, Newlines, create_segmenter
+from lexalcm.text.segment import (
+    DEFAULT_SEGMENTER,
+    MAX_LENGTH,
+    SAT_NAMES,
+    WITHOUT_MODEL,
+    Backend,
+    Newlines,
+    create_segmenter,
+)
 from lexalcm.text.sonar import SONAR_DECODER_CARD, SonarDecoder, SonarEncoder
 from lexalcm.text.stand_in_encoder import StandInEncoder
 
-SEGMENTERS: Final = ("sat", "punctuation", "newline")
-ENCODERS: Final = ("sonar", "stand_in")
+SEGMENTERS: Final = ("sat", *WITHOUT_MODEL)
+ENCODERS: Final = ("sonar", "stand_in", "hf")
 DECODERS: Final = ("sonar", "nearest", "none")
 CORPUS_SENTENCES: Final = 100_000
 
@@ -34,7 +43,7 @@ class TextConfig:
     """What to write of each continuation; empty: the prompt's own language."""
 
     segmenter: str = "sat"
-    """``sat`` or one of its models by name, ``punctuation`` or ``newline``."""
+    """``sat`` or one of its models by name, ``rules``, ``punctuation`` or ``newline``."""
 
     segmenter_path: str | None = None
     """A folder with SaT's model and tokenizer; for ``sat`` alone."""
@@ -46,11 +55,14 @@ class TextConfig:
     """Where a sentence ends too, for the segmenters other than ``newline``: at each ``line`` break, at each empty line
     (``paragraph``), or at neither (``ignore``)."""
 
+    segmenter_backend: Backend = "torch"
+    """What runs SaT: ``torch`` or ``onnx``."""
+
     segmenter_threshold: float | None = None
     """A sentence ends where SaT's probability is higher; ``None``: the usual one of the model."""
 
     encoder: str = "sonar"
-    """``sonar``, or ``stand_in`` as for the demo data."""
+    """``sonar``; ``stand_in`` as for the demo data; or ``hf:FOLDER``, an encoder of Hugging Face's."""
 
     encoder_card: str = SONAR_CARD
 
@@ -75,7 +87,8 @@ class TextConfig:
         """:raises ConfigError: A field cannot be honoured, or does not go with another."""
         for name, value, known in (
             ("segmenter", self.segmenter, (*SEGMENTERS, *SAT_NAMES)),
-            ("encoder", self.encoder, ENCODERS),
+            ("segmenter_backend", self.segmenter_backend, get_args(Backend)),
+            ("encoder", self.encoder.partition(":")[0], ENCODERS),
             ("decoder", self.decoder, DECODERS),
             ("newlines", self.newlines, get_args(Newlines)),
         ):
@@ -84,7 +97,7 @@ class TextConfig:
         if self.segmenter == "newline" and self.newlines != "line":
             raise ConfigError("`newlines` is for the other segmenters: newline ends a sentence at each line.")
         if self.segmenter_threshold is not None:
-            if self.segmenter in ("punctuation", "newline"):
+            if self.segmenter in WITHOUT_MODEL:
                 raise ConfigError(f"`segmenter_threshold` is for SaT, not for {self.segmenter}.")
             if not 0.0 < self.segmenter_threshold < 1.0:
                 raise ConfigError(
@@ -107,6 +120,10 @@ class TextConfig:
                 raise ConfigError(f"`decoder_options` and `decoder_card` are for SONAR, not for {self.decoder}.")
             if self.target_langs:
                 raise ConfigError(f"`target_langs` are for a decoder that writes, but the decoder is {self.decoder}.")
+        if self.segmenter_backend != "torch" and self.segmenter in WITHOUT_MODEL:
+            raise ConfigError(f"`segmenter_backend` is for SaT, not for {self.segmenter}.")
+        if self.encoder != "sonar":
+            check_encoder(self.encoder)
         read_decoder_options(self.decoder_options)
         if (self.corpus is not None) != (self.decoder == "nearest"):
             raise ConfigError("The decoder nearest needs `corpus`, the dataset of what it knows; others have none.")
@@ -144,6 +161,7 @@ def load_segmenter(config: TextConfig, device: torch.device) -> Segmenter:
         max_length=config.segment_length,
         threshold=config.segmenter_threshold,
         newlines=config.newlines,
+        backend=config.segmenter_backend,
     )
 
 
@@ -151,6 +169,8 @@ def load_encoder(config: TextConfig, device: torch.device, dtype: torch.dtype, c
     """:param concept_dim: Of the model; the stand-in can make any."""
     if config.encoder == "stand_in":
         return StandInEncoder(concept_dim)
+    if config.encoder != "sonar":
+        return create_encoder(config.encoder, device=str(device), dtype=str(dtype).removeprefix("torch."))
     return SonarEncoder(config.encoder_card, tokenizer=config.tokenizer_card, device=device, dtype=dtype)
 
 

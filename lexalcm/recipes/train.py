@@ -24,6 +24,7 @@ from lexalcm.data.sources import ReadingConfig
 from lexalcm.data.special_concepts import load_special_concepts
 from lexalcm.errors import ConfigError
 from lexalcm.models.interface import TwoTowerModel
+from lexalcm.models.normalizer.model import ConceptNormalizer
 from lexalcm.recipes.components import OBJECTIVES, SAMPLERS, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
@@ -69,7 +70,10 @@ class LcmTrainRecipe(Recipe):
             # fairseq2 makes every parameter trainable after the factory has run. Weight decay would shrink these.
             if name in inert:
                 parameter.requires_grad_(False)
-        if newly_initialized and context.gangs.dp.rank == 0:
+        # A resumed run's statistics come with its checkpoint. A model that was trained has its own, and keeps them; a
+        # fresh one that was written down, or one published without, has none yet.
+        is_resumed = context.get_checkpoint_manager().has_checkpoint(exclude_model_only=True)
+        if context.gangs.dp.rank == 0 and (newly_initialized or (not is_resumed and _normalizes_nothing(model))):
             self._set_normalizer(context, model)
         return model
 
@@ -197,9 +201,18 @@ def _keep_special_concepts(run_folder: Path, reading: ReadingConfig, concept_dim
     special = load_special_concepts(reading.special_concepts)
     vectors = {name: torch.from_numpy(special.get(name, concept_dim)) for name in special.names}
     kept = SpecialConceptsOfModel(
-        vectors, prefix=reading.prefix, suffix=reading.suffix, target_suffix=reading.target_suffix
+        vectors,
+        prefix=reading.prefix,
+        suffix=reading.suffix,
+        target_suffix=reading.target_suffix,
+        facts=special.facts,
     )
     save_special_concepts(run_folder / SPECIAL_FILE, kept)
+
+
+def _normalizes_nothing(model: TwoTowerModel) -> bool:
+    normalizers = [module for module in model.modules() if isinstance(module, ConceptNormalizer)]
+    return bool(normalizers) and all(normalizer.is_identity for normalizer in normalizers)
 
 
 def _checkpoint_folder(context: RecipeContext) -> Path:

@@ -154,3 +154,21 @@ def test_a_run_that_is_still_training_has_those_in_its_folder(tmp_path: Path) ->
     save_special_concepts(kept, SpecialConceptsOfModel(VECTORS, prefix="begin", suffix="stop"))
     for place in (tmp_path / "run", checkpoints):
         check(special_concepts_of(find_in_folder(place).cards[0]))
+
+
+def test_the_end_in_another_language_is_no_rival_of_the_end(tmp_path: Path) -> None:
+    facts = {"stop": {"role": "stop"}, "pad": {"role": "stop", "lang": "jpn_Jpan"}, "begin": {"role": "begin"}}
+    card = write_card(tmp_path / "m")
+    told = SpecialConceptsOfModel(VECTORS, prefix="begin", suffix="stop", facts=facts)
+    save_special_concepts(tmp_path / "m" / SPECIAL_FILE, told)
+    special = special_concepts_of(resolve_card(card), 4)
+    check(special)
+    assert special is not None and special.facts == facts and special.others is not None
+    assert special.others[:, 0].tolist() == [3.0]  # `reply` alone
+
+
+def test_notes_of_another_form_are_refused(tmp_path: Path) -> None:
+    card = write_card(tmp_path / "m")
+    save_file(VECTORS, tmp_path / "m" / SPECIAL_FILE, metadata={"special_concepts": "[1]"})
+    with pytest.raises(CheckpointError, match="under `special_concepts` is not what lexalcm writes"):
+        special_concepts_of(resolve_card(card), 4)

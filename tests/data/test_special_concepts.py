@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
-from lexalcm.data.special_concepts import load_special_concepts
+from lexalcm.data.special_concepts import load_special_concepts, write_special_concepts
 from lexalcm.errors import DataError
 
 PUBLISHED = Path(__file__).parents[3] / "shared" / "special_concepts"
@@ -88,3 +88,42 @@ def test_every_published_file_is_called_by_its_name() -> None:
     for file in files:
         special = load_special_concepts(file)
         assert special.names == [file.stem] and special.get(file.stem, 1024).any()
+
+
+def test_a_folder_gives_what_all_its_files_hold(tmp_path: Path) -> None:
+    save_file({"embedding": np.ones((1, 4), np.float32)}, tmp_path / "Start.safetensors")
+    write_special_concepts(tmp_path / "more.safetensors", {"end": np.zeros(4)}, {"end": {"role": "e"}}, encoder={})
+    special = load_special_concepts(tmp_path)
+    assert special.names == ["Start", "end"] and special.role_of("end") == "e" and special.role_of("Start") == "Start"
+    save_file({"end": np.ones(4, np.float32)}, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match="`end` is in other.safetensors and in another file too"):
+        load_special_concepts(tmp_path)
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason=f"no {PUBLISHED}")
+def test_the_published_folder_is_taken_as_it_is() -> None:
+    special = load_special_concepts(PUBLISHED)
+    assert special.names == ["EndOfText", "HelloWorld", "PaddingSentence", "StartOfText"]
+    assert special.get("StartOfText", 1024).any()
+
+
+def test_an_empty_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no file in it ends in .safetensors"):
+        load_special_concepts(tmp_path)
+
+
+def test_what_is_told_of_concepts_comes_back_in_its_order_and_replaces_a_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "s.safetensors"
+    facts = {"z": {"role": "z", "sentence": "\u7d42\u308f\u308a\u3002"}, "a": {"role": "z"}}
+    for _ in range(2):
+        write_special_concepts(path, {"a": np.ones(2), "z": np.zeros(2), "m": np.ones(2)}, facts, encoder={"dim": 2})
+    special = load_special_concepts(path)
+    assert special.facts == facts and list(special.vectors) == ["z", "a", "m"]
+    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+@pytest.mark.parametrize("told", ["{", "[]", '{"concepts": [1]}', '{"concepts": {"a": 1}}'])
+def test_notes_of_another_form_are_refused(told: str, tmp_path: Path) -> None:
+    save_file({"a": np.ones(2, np.float32)}, tmp_path / "s.safetensors", metadata={"special_concepts": told})
+    with pytest.raises(DataError, match="under `special_concepts` is not what lexalcm writes"):
+        load_special_concepts(tmp_path / "s.safetensors")

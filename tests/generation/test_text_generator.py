@@ -19,7 +19,7 @@ from lexalcm.text.interface import DecodedSentence
 class Stops:
     name = "stops"
 
-    def split(self, text: str) -> list[str]:
+    def split(self, text: str, lang: str | None = None) -> list[str]:
         return [part.strip() + "." for part in text.split(".") if part.strip()]
 
 

@@ -12,6 +12,7 @@ import yaml
 from safetensors.torch import save_file
 
 import lexalcm
+from lexalcm.data.special_concepts import write_special_concepts
 from lexalcm.data.write import NewDocument, write_documents
 from lexalcm.diffusion.samplers import SamplerConfig
 from lexalcm.errors import CardError, ConfigError, DataError
@@ -131,6 +132,16 @@ def test_the_start_concept_and_the_end_come_from_files_or_a_text(base: Path, cor
     for wrong in ({"end": "x"}, {"files": files}, {"files": files, "end": "end", "end_text": "It rains."}):
         with pytest.raises(ConfigError):
             SpecialSection(**wrong).check()
+
+
+def test_the_end_in_another_language_is_no_rival_of_the_end(tmp_path: Path) -> None:
+    names = ("start_of_text", "end_of_text", "end_of_text.jpn_Jpan", "pad")
+    vectors = {name: np.random.default_rng(i).normal(size=DIM).astype(np.float32) for i, name in enumerate(names)}
+    facts = {name: {"role": name.split(".")[0], "lang": "", "sentence": "", "encoder": ""} for name in names}
+    write_special_concepts(tmp_path / "special.safetensors", vectors, facts, encoder={})
+    section = SpecialSection(files=(str(tmp_path / "special.safetensors"),), start="start_of_text", end="end_of_text")
+    special = section.load(None, "eng_Latn", DIM)
+    assert np.array_equal(special.others.numpy(), vectors["pad"][None])
 
 
 def test_special_concepts_of_the_card_hold_where_nothing_else_is_said(base: Path, corpus: Path, tmp_path: Path) -> None:

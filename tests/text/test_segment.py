@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from lexalcm.errors import CheckpointError, ConfigError
-from lexalcm.text.cut import cut_long
+from lexalcm.text.cutting import CuttingSegmenter
 from lexalcm.text.segment import (
-    CuttingSegmenter,
+    Newlines,
     NewlineSegmenter,
     PunctuationSegmenter,
     SatSegmenter,
     create_segmenter,
 )
+from tests.text.test_cut import FAMILY, TEXTS, check_pieces
 from tests.text.tiny_sat import build_tiny_sat
 
 JAPANESE = "\u57ce\u304c\u843d\u3061\u305f\u3002\u6226\u4e89\u306f\u7d42\u308f\u3063\u305f\uff01"
@@ -32,7 +33,7 @@ def sat(sat_folder: Path) -> SatSegmenter:
     return SatSegmenter(sat_folder)
 
 
-@pytest.fixture(params=["sat", "punctuation", "newline"])
+@pytest.fixture(params=["sat", "rules", "punctuation", "newline"])
 def segmenter(request: pytest.FixtureRequest, sat: SatSegmenter) -> CuttingSegmenter:
     return sat if request.param == "sat" else create_segmenter(request.param)
 
@@ -67,13 +68,35 @@ def test_a_text_of_white_space_has_no_sentences(segmenter: CuttingSegmenter, tex
         "\u6226" * 700 + JAPANESE,
         "see https://example.org/" + "path/" * 60 + " there",
         "end." + " " * 600 + "after",
+        "a" * 249 + ".\n",
+        "\n" * 300 + "a. b",
     ],
 )
 def test_no_character_is_lost_and_no_piece_is_too_long(segmenter: CuttingSegmenter, text: str) -> None:
-    pieces = segmenter.cut(text)
-    assert "".join(pieces) == text
-    assert max(map(len, pieces)) <= 250
-    assert all(segmenter.split(text))
+    check_pieces(segmenter.cut(text), text, 250)
+
+
+@pytest.mark.parametrize("newlines", ["line", "paragraph", "ignore"])
+@pytest.mark.parametrize("name", ["sat", "rules", "punctuation"])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=TEXTS)
+def test_any_text_is_cut_into_what_joins_to_it(sat: SatSegmenter, name: str, newlines: Newlines, text: str) -> None:
+    segmenter = sat if name == "sat" else create_segmenter(name, max_length=8, newlines=newlines)
+    check_pieces(segmenter.cut(text), text, segmenter.max_length)
+    assert segmenter.cut_many(["One. Two.", text, text])[1:] == [segmenter.cut(text)] * 2
+
+
+def test_one_word_is_one_piece(segmenter: CuttingSegmenter) -> None:
+    url = "https://example.org/" + "path/" * 56
+    for text in ("Hello", "城", FAMILY, url[:250]):
+        assert segmenter.cut(text) == [text]
+    assert len(segmenter.cut(url)) == 2
+
+
+def test_a_sentence_of_the_full_length_makes_room_for_its_line_break(segmenter: CuttingSegmenter) -> None:
+    sentence = "word " * 49 + "word."
+    assert len(sentence) == 250
+    assert [len(piece) for piece in segmenter.cut(sentence + "\r\nNext.")] == [125, 127, 5]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +109,7 @@ def test_line_breaks_end_a_sentence_as_asked(sat_folder: Path, newlines: str, se
 
 def test_what_is_beside_a_text_changes_nothing(sat: SatSegmenter) -> None:
     texts = [f"Number {i} is here. " * (1 + i * 7 % 40) for i in range(12)]
-    assert list(sat.split_many(texts)) == [sat.split(text) for text in reversed(texts)][::-1]
+    assert sat.cut_many(texts) == [sat.cut(text) for text in reversed(texts)][::-1]
 
 
 def test_a_long_text_is_split_like_a_short_one(sat: SatSegmenter) -> None:
@@ -120,6 +143,9 @@ def test_a_sat_is_loaded_from_a_folder_without_a_network(
         ("punctuation", {"max_length": 0}, "at least 1 character, but is 0"),
         ("punctuation", {"newlines": "lines"}, 'Did you mean "line"'),
         ("newline", {"threshold": 0.5}, 'segmenter "newline" has no threshold'),
+        ("rules", {"backend": "onnx", "batch_size": 4}, 'segmenter "rules" has no batch_size and no backend'),
+        ("sat-3l", {"backend": "onx"}, 'Did you mean "onnx"'),
+        ("sat-3l", {"batch_size": 0}, "at least 1 window, but is 0"),
         ("sat-3l", {"threshold": 1.5}, "between 0 and 1, but is 1.5"),
     ],
 )
@@ -128,21 +154,20 @@ def test_options_that_cannot_be_honoured_are_refused(name: str, options: dict, m
         create_segmenter(name, **options)
 
 
-def test_a_cut_falls_on_a_space_else_after_punctuation_else_where_it_must() -> None:
-    assert cut_long("aaaa bbbb,cccc", 8) == ["aaaa ", "bbbb,", "cccc"]
-    assert cut_long("aaaa bbbb", 8) == ["aaaa ", "bbbb"]
-    assert cut_long("aaaa,bbbb", 8) == ["aaaa,", "bbbb"]
-    assert cut_long("a" * 20, 8) == ["a" * 8, "a" * 8, "a" * 4]
-    assert cut_long("a" * 7 + "e\u0301" * 2, 8) == ["a" * 7, "e\u0301" * 2]
+def test_facts_tell_what_shapes_the_sentences() -> None:
+    facts = create_segmenter("rules", max_length=100, newlines="paragraph").facts()
+    assert facts.pop("library").startswith("sentencex ")
+    assert facts == {
+        "name": "rules",
+        "kind": "rules",
+        "device": None,
+        "threshold": None,
+        "max_length": 100,
+        "newlines": "paragraph",
+        "backend": None,
+    }
 
 
-def test_among_equal_places_a_cut_falls_where_an_end_is_most_likely() -> None:
-    text = "aaa bbb ccc ddd"
-    log_probabilities = np.full(len(text), -9.0)
-    log_probabilities[6] = -1.0
-    assert cut_long(text, 12) == ["aaa bbb ccc ", "ddd"]
-    assert cut_long(text, 12, log_probabilities) == ["aaa bbb ", "ccc ddd"]
-
-
-def test_no_more_cuts_are_made_than_needed() -> None:
-    assert [len(piece) for piece in cut_long("abcd " * 60, 100)] == [100, 100, 100]
+def test_each_text_has_a_language_or_none_has() -> None:
+    with pytest.raises(ValueError, match="2 texts but 1 languages"):
+        create_segmenter("rules").cut_many(["a", "b"], ["eng_Latn"])

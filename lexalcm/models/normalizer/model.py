@@ -73,6 +73,11 @@ class ConceptNormalizer(Module):
                 getattr(self, name).copy_(value)
 
     @property
+    def is_identity(self) -> bool:
+        """Whether concepts pass as they are: no statistics were set."""
+        return not self.with_fft and bool((self.center == 0).all() and (self.scale == 1).all())
+
+    @property
     def statistics(self) -> NormalizerStatistics:
         """What :meth:`set_statistics` took over; the tensors are the buffers themselves."""
         clip_min, clip_max = (self.clip_min, self.clip_max) if self.with_clipping else (None, None)

@@ -15,7 +15,8 @@ from lexalcm.data.split_by_id import shares_of_splits
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import ConfigError, unknown_name
 from lexalcm.pipelines.prepare.inputs import InputConfig
-from lexalcm.text.segment import DEFAULT_SEGMENTER, MAX_LENGTH, Newlines
+from lexalcm.text.encoders import check_encoder
+from lexalcm.text.segment import DEFAULT_SEGMENTER, MAX_LENGTH, Backend, Newlines, check_segmenter
 
 StoredType = Literal["float16", "float32"]
 WeightType = Literal["float32", "bfloat16", "float16"]
@@ -70,7 +71,7 @@ class PrepareConfig:
     segmenter: str = DEFAULT_SEGMENTER
     """``rules``, ``punctuation``, ``newline``, or a SaT: a name of the hub or a folder."""
 
-    segmenter_backend: Literal["torch", "onnx"] = "torch"
+    segmenter_backend: Backend = "torch"
     """What runs SaT."""
 
     segmenter_threshold: float | None = None
@@ -131,7 +132,7 @@ class PrepareConfig:
         self.inputs.check()
         for name, value, known in (
             ("unknown_lang", self.unknown_lang, get_args(UnknownLang)),
-            ("segmenter_backend", self.segmenter_backend, ("torch", "onnx")),
+            ("segmenter_backend", self.segmenter_backend, get_args(Backend)),
             ("newlines", self.newlines, get_args(Newlines)),
             ("encoder_dtype", self.encoder_dtype, get_args(WeightType)),
             ("dtype", self.dtype, get_args(StoredType)),
@@ -139,6 +140,12 @@ class PrepareConfig:
         ):
             if value not in known:
                 raise ConfigError(f"`{name}`: {unknown_name(name, str(value), known)}")
+        check_segmenter(self.segmenter, threshold=self.segmenter_threshold, backend=self.segmenter_backend)
+        check_encoder(
+            self.encoder, dtype=self.encoder_dtype, dim=self.dim, tokenizer=self.tokenizer_card, pooling=self.pooling
+        )
+        if self.segmenter == "newline" and self.newlines != "line":
+            raise ConfigError("`newlines` is for the other segmenters: newline ends a sentence at each line.")
         if self.unknown_lang == "default" and self.lang is None:
             raise ConfigError("`unknown_lang` default needs `lang`, the language to take (--lang).")
         if self.segment_length < 1:

@@ -33,11 +33,15 @@ _MOST_SHARDS: Final = 100_000
 
 
 def plan_inputs(
-    config: InputConfig, *, num_shards: int | None = None, progress: Callable[[int, int], None] | None = None
+    config: InputConfig,
+    *,
+    num_shards: int | None = None,
+    least_shards: int = 1,
+    progress: Callable[[int, int], None] | None = None,
 ) -> RawPlan:
     """Looks through an input and shares its documents out.
 
-    :param num_shards: At most one a document; ``None``: of about 8 MiB each.
+    :param num_shards: At most one a document; ``None``: of about 8 MiB each, and at least ``least_shards``.
     :param progress: Told now and then how many bytes of how many have been looked through, on disk.
     :raises ConfigError: A setting cannot be honoured.
     :raises DataError: Something is missing, damaged or not of one type; ids come twice; there is no document.
@@ -47,5 +51,5 @@ def plan_inputs(
         raise ConfigError(f"`num_shards` must be at least 1, but is {num_shards}.")
     done = InputPass(config, progress)
     done.run()
-    wanted = num_shards or min(math.ceil(done.num_bytes / _BYTES_PER_SHARD), _MOST_SHARDS)
+    wanted = num_shards or max(least_shards, min(math.ceil(done.num_bytes / _BYTES_PER_SHARD), _MOST_SHARDS))
     return done.plan(max(1, min(wanted, done.num_documents)))

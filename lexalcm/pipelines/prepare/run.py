@@ -66,13 +66,14 @@ def plan_prepare(
     out: str | Path,
     *,
     num_shards: int | None = None,
+    least_shards: int = 1,
     overwrite: bool = False,
     write: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> PreparePlan:
     """Looks through the input, and at what is in the output folder already.
 
-    :param num_shards: ``None``: by the size of the input.
+    :param num_shards: ``None``: by the size of the input, and at least ``least_shards``, so that each worker has some.
     :param write: Make the folder ready for the work; else nothing is written.
     :param progress: Told how many bytes of how many have been looked through.
     :raises ConfigError: A setting cannot be honoured, or the folder holds something else.
@@ -88,7 +89,7 @@ def plan_prepare(
     if going_on and folder.plan_file.is_file():
         raw = _plan_of_before(folder, config)
         return PreparePlan(folder, config, raw, tuple(folder.finished_shards()))
-    raw = plan_inputs(config.inputs, num_shards=num_shards, progress=progress)
+    raw = plan_inputs(config.inputs, num_shards=num_shards, least_shards=least_shards, progress=progress)
     # Columns whose names clash are refused now, not by a worker; their vectors' width does not matter for that.
     OutputSchema(config, raw.schema, 1, split_column=raw.split_column)
     if write:
