@@ -7,6 +7,10 @@ SHIPPED = {"lexalcm._shipped.cards": "cards", "lexalcm._shipped.recipes": "recip
 setup(
     packages=[*find_packages(include=["lexalcm", "lexalcm.*"]), *SHIPPED],
     package_dir=SHIPPED,
-    package_data={"lexalcm.pipelines": ["*.yaml"], **{name: ["**/*"] for name in SHIPPED}},
+    package_data={
+        "lexalcm.pipelines": ["*.yaml"],
+        "lexalcm.pipelines.report": ["*.jinja"],
+        **{name: ["**/*"] for name in SHIPPED},
+    },
     include_package_data=False,
 )

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lexalcm.errors import ConfigError
 from lexalcm.device import check_device
+from lexalcm.errors import ConfigError
 
 
 def test_cpu_is_always_there() -> None:

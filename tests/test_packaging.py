@@ -74,7 +74,7 @@ def test_a_build_carries_every_module_card_recipe_and_grammar(tmp_path: Path) ->
     done = subprocess.run(build, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     built = {str(f.relative_to(tmp_path / "lib")) for f in (tmp_path / "lib").rglob("*") if f.is_file()}
-    wanted = {str(f.relative_to(ROOT)) for f in (ROOT / "lexalcm").rglob("*") if f.suffix in (".py", ".yaml")}
+    wanted = {str(f.relative_to(ROOT)) for f in (ROOT / "lexalcm").rglob("*") if f.suffix in (".py", ".yaml", ".jinja")}
     for folder in ("cards", "recipes"):
         wanted |= {f"lexalcm/_shipped/{f.relative_to(ROOT)}" for f in (ROOT / folder).rglob("*.yaml")}
     assert wanted <= built, wanted - built

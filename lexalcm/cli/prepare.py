@@ -58,7 +58,11 @@ def _add_input_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--answer-column", metavar="NAME", help="what is to be learned to answer a prompt")
     group.add_argument("--id-column", metavar="NAME", help="(default: id if there is one, else file and row number)")
-    group.add_argument("--split-column", metavar="NAME", help="the split of a document (default: what paths say, as split=train/; else drawn, see below)")
+    group.add_argument(
+        "--split-column",
+        metavar="NAME",
+        help="the split of a document (default: what paths say, as split=train/; else drawn, see below)",
+    )
     group.add_argument(
         "--drop-column",
         metavar="NAME",
@@ -145,7 +149,9 @@ def _add_output_options(parser: ArgumentParser) -> None:
     )
     group.add_argument("--test-share", metavar="P", type=float, help="(default: 0)")
     group.add_argument("--split-seed", metavar="N", type=int, help="another one draws other splits (default: 0)")
-    group.add_argument("--num-shards", metavar="N", type=int, help="(default: one for about 8 MiB of input, and at least one a worker)")
+    group.add_argument(
+        "--num-shards", metavar="N", type=int, help="(default: one for about 8 MiB of input, and at least one a worker)"
+    )
 
 
 def run(args: Namespace) -> int:

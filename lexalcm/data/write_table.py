@@ -138,7 +138,10 @@ class ParquetTableWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Random bits repeat too rarely for a dictionary: looking for one would only cost time.
             named = [name for name in self._schema.names if name not in self._columns]
-            self._writer = pq.ParquetWriter(self._aside, self._schema, compression="zstd", use_dictionary=named)
+            # Least and greatest components say nothing about a vector, and cost a third of the writing.
+            self._writer = pq.ParquetWriter(
+                self._aside, self._schema, compression="zstd", use_dictionary=named, write_statistics=named
+            )
         return self._writer
 
 

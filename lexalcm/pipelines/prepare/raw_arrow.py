@@ -76,9 +76,7 @@ class StreamRows:
             yield from reader
 
 
-def _range(
-    batches: Iterator[pa.RecordBatch], skip: int, count: int, columns: Sequence[str]
-) -> Iterator[pa.Table]:
+def _range(batches: Iterator[pa.RecordBatch], skip: int, count: int, columns: Sequence[str]) -> Iterator[pa.Table]:
     for batch in batches:
         if skip >= batch.num_rows:
             skip -= batch.num_rows

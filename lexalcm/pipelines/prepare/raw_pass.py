@@ -135,9 +135,7 @@ class InputPass:
                 values = (file.columns.get(text) or fields.get(text) for text in texts)
                 self.num_blank += any(value is None or not value.strip() for value in values)
                 if id_name is not None:
-                    self._ids.see(
-                        file.columns.get(id_name, fields.get(id_name)), lambda: f"{file.name}:{mark.line}"
-                    )
+                    self._ids.see(file.columns.get(id_name, fields.get(id_name)), lambda: f"{file.name}:{mark.line}")
                 self._marks.note(self.num_documents, base + mark.offset, mark)
                 self.num_documents += 1
                 if self.num_documents % _PROGRESS_EVERY == 0:

@@ -67,7 +67,9 @@ def _records(lines: _Lines, stream: RawStream) -> Iterator[tuple[int, int, list[
         except csv.Error as ex:
             where = f"{stream.file.name}:{line}"
             if "new-line character" in str(ex):
-                raise DataError(f"{where} has a carriage return outside of quotes: lines must end in line feeds.") from None
+                raise DataError(
+                    f"{where} has a carriage return outside of quotes: lines must end in line feeds."
+                ) from None
             raise DataError(f"{where} is not {stream.file.format}: {ex}. Look at its quotes.") from None
         if values is None:
             return

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lexalcm.errors import DataError, near_match
 from lexalcm.pipelines.prepare.config import UnknownLang
-from lexalcm.text.languages import resolve_language
+from lexalcm.text.languages import resolve_language, sonar_code
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,12 @@ class LanguageRule:
     """A code that the encoder knows is taken, another spelling of one mapped to it. An empty one, and one that is not
     known, is what ``unknown`` says. An encoder that needs no language takes whatever is not empty."""
 
-    def __init__(self, *, default: str | None, unknown: UnknownLang, known: Sequence[str], needed: bool) -> None:
+    def __init__(self, *, default: str | None, unknown: UnknownLang, known: Sequence[str] | None) -> None:
         """
         :param default: The language of rows that name none.
-        :param known: Codes of the languages.
-        :param needed: Whether the encoder must know the language.
+        :param known: Codes of the encoder's languages; ``None``: it needs none.
         """
-        self._default, self._unknown, self._known, self._needed = default, unknown, known, needed
+        self._default, self._unknown, self._known = default, unknown, known
 
     def of(self, given: str | None, place: str) -> RowLanguage | None:
         """
@@ -43,10 +42,10 @@ class LanguageRule:
         text = (given or "").strip()
         if not text and self._default is not None:
             return RowLanguage(self._default, "default")
-        code = resolve_language(text, self._known)
+        code = sonar_code(text) if self._known is None else resolve_language(text, self._known)
         if code is not None:
             return RowLanguage(code, "given" if code == text else "mapped")
-        if text and not self._needed:
+        if text and self._known is None:
             return RowLanguage(text, "given")
         if self._unknown == "drop":
             return None
@@ -58,6 +57,6 @@ class LanguageRule:
                 f"(--unknown-lang drop)."
             )
         raise DataError(
-            f'{place}: "{text}" is not a known language.{near_match(text, self._known)}\n'
+            f'{place}: "{text}" is not a known language.{near_match(text, self._known or ())}\n'
             f"Take --lang for such rows (--unknown-lang default), or leave them out (--unknown-lang drop)."
         )

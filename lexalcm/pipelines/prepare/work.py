@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from lexalcm.pipelines.quiet_stopes import PartitionedDataMapper, PartitionedDat
 from lexalcm.pipelines.worker_progress import WorkerProgress
 from lexalcm.text.encoders import create_encoder
 from lexalcm.text.interface import SentenceEncoder
-from lexalcm.text.languages import sonar_languages
 from lexalcm.text.segment import CuttingSegmenter, create_segmenter
 
 # stopes reports each batch, and that it does not check schemas, under the name of the class.
@@ -69,8 +69,7 @@ class Tools:
         languages = LanguageRule(
             default=config.lang,
             unknown=config.unknown_lang,
-            known=sonar_languages() if encoder.langs is None else encoder.langs,
-            needed=encoder.langs is not None,
+            known=encoder.langs,
         )
         return Tools(config, segmenter, encoder, languages)
 
@@ -136,6 +135,8 @@ class PrepareWork(PartitionedDataMapper):
             progress.at("loading")
             self._progress = progress
             self._tools = Tools.load(config, worker_device(self._device, iteration_index))
+            # stopes collects garbage after each window: what is loaded for good need not be looked through each time.
+            gc.freeze()
             schema = OutputSchema(config, plan.schema, self._tools.encoder.dim, split_column=plan.split_column)
             for number in iteration_value:
                 progress.at(f"shard {number}")

@@ -57,7 +57,7 @@ def mapper(
         **{"segmenter": "punctuation", "dtype": "float32", "lang": "eng_Latn", "validation_share": 0.0, **fields},
     )
     encoder = CountingEncoder(max_tokens)
-    languages = LanguageRule(default=config.lang, unknown=config.unknown_lang, known=LANGS, needed=True)
+    languages = LanguageRule(default=config.lang, unknown=config.unknown_lang, known=LANGS)
     schema = OutputSchema(config, raw.schema, encoder.dim, split_column=split_column)
     return DocumentMapper(
         config, schema, create_segmenter(config.segmenter, max_length=config.segment_length), encoder, languages

@@ -10,8 +10,8 @@ from lexalcm.pipelines.prepare.row_languages import LanguageRule, RowLanguage
 KNOWN = ("eng_Latn", "jpn_Jpan")
 
 
-def rule(default: str | None = None, unknown: str = "error", needed: bool = True) -> LanguageRule:
-    return LanguageRule(default=default, unknown=unknown, known=KNOWN, needed=needed)  # type: ignore[arg-type]
+def rule(default: str | None = None, unknown: str = "error", known: tuple[str, ...] | None = KNOWN) -> LanguageRule:
+    return LanguageRule(default=default, unknown=unknown, known=known)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,5 +49,5 @@ def test_unknown_languages_can_be_left_out_or_take_the_default() -> None:
 
 
 def test_an_encoder_without_languages_takes_what_is_not_empty() -> None:
-    assert rule(needed=False).of("xx", "f:1") == RowLanguage("xx", "given")
-    assert rule(needed=False).of("en", "f:1") == RowLanguage("eng_Latn", "mapped")
+    assert rule(known=None).of("xx", "f:1") == RowLanguage("xx", "given")
+    assert rule(known=None).of("en", "f:1") == RowLanguage("eng_Latn", "mapped")
