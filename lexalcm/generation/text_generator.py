@@ -208,7 +208,8 @@ class TextGenerator:
             found: dict[int, np.ndarray] = {}
             for lang in dict.fromkeys(prompt.lang for prompt in chunk if prompt.concepts is None):
                 same = [i for i, prompt in enumerate(chunk) if prompt.concepts is None and prompt.lang == lang]
-                sentences = [sentence for i in same for sentence in chunk[i].sentences or ()]
+                # As `prepare` encodes them: without the white space that may stand around.
+                sentences = [sentence.strip() for i in same for sentence in chunk[i].sentences or ()]
                 ends = np.cumsum([len(chunk[i].sentences or ()) for i in same])
                 found |= zip(same, np.split(self._encode(sentences, lang), ends[:-1]))
             for i, prompt in enumerate(chunk):

@@ -33,7 +33,8 @@ def known_sentences(name: str, most: int, concept_dim: int) -> NearestSentences:
     sentences: list[str] = []
     for document in dataset.documents(split):
         room = most - len(sentences)
-        sentences += (document.sentences or [])[:room]
+        # Prepared data keep the white space between sentences, so that these join to their text.
+        sentences += [sentence.strip() for sentence in (document.sentences or [])[:room]]
         vectors.append(document.concepts[:room])
         if len(sentences) >= most:
             break

@@ -93,6 +93,14 @@ def test_what_cannot_be_honoured_is_refused_before_any_work(
     assert not list((tmp_path / "out").glob("split=*"))
 
 
+def test_documents_without_any_word_of_their_language_are_refused_at_once(
+    texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(texts, tmp_path / "out", *QUICK[:4]) == 2
+    assert "(--lang-column lang), or the language of all (--lang eng_Latn)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_input_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(tmp_path / "none.jsonl", tmp_path / "out", *QUICK) == 2
     assert "none.jsonl" in capsys.readouterr().err

@@ -146,6 +146,11 @@ class PrepareConfig:
         )
         if self.segmenter == "newline" and self.newlines != "line":
             raise ConfigError("`newlines` is for the other segmenters: newline ends a sentence at each line.")
+        if self.lang is None and self.inputs.lang_column is None:
+            raise ConfigError(
+                "Nothing says which language the documents are in: name the column that does (--lang-column lang), or the "
+                "language of all (--lang eng_Latn)."
+            )
         if self.unknown_lang == "default" and self.lang is None:
             raise ConfigError("`unknown_lang` default needs `lang`, the language to take (--lang).")
         if self.segment_length < 1:

@@ -165,7 +165,8 @@ def _finish(plan: PreparePlan) -> Prepared:
         raise DataError(f"None of the {record.num_seen:,} documents could be used ({reasons}).")
     facts = _facts(plan, notes, record)
     sizes = {name: size for note in notes for name, size in note.files.items()}
-    write_json(folder.path / REPORT_FILE, {**facts, **record.to_json(), "files": sizes})
+    report = {**facts, **record.to_json(), "settings": folder.settings(), "files": sizes}
+    write_json(folder.path / REPORT_FILE, report)
     card = write_dataset_card(
         folder.path,
         name=re.sub(r"[^A-Za-z0-9_.-]", "_", folder.path.resolve().name),
@@ -193,7 +194,6 @@ def _facts(plan: PreparePlan, notes: Sequence[ShardNote], record: ShardRecord) -
         "num_left_out": sum(record.left_out.values()),
         "num_truncated_sentences": record.num_truncated,
         "languages": dict(record.langs.most_common()),
-        "settings": plan.folder.settings(),
     }
 
 

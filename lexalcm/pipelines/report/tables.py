@@ -65,8 +65,14 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
     for key, value in facts.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", shortened(str(value), 200)
+        elif value is not None:
+            yield f"{prefix}{key}", shortened(_told(value), 200)
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
 def summaries(figures: DatasetFigures) -> Iterator[tuple[str, list[str]]]:
