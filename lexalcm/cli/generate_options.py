@@ -7,6 +7,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lexalcm.cli.segmenter_options import add_segmenter_options
 from lexalcm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,24 +80,7 @@ def add_text_options(parser: ArgumentParser) -> None:
         help="language to write; several times for several (default: the prompt's)",
     )
     group.add_argument("--list-languages", action="store_true", help="print the codes that SONAR knows, and stop")
-    group.add_argument(
-        "--segmenter",
-        metavar="NAME",
-        help="sat, another SaT such as sat-12l-sm, rules (without weights), punctuation or newline (default: sat)",
-    )
-    group.add_argument("--segmenter-path", metavar="DIR", help="folder of SaT's model, to do without a network")
-    group.add_argument("--segmenter-backend", metavar="NAME", help="of SaT: torch or onnx (default: torch)")
-    group.add_argument(
-        "--segmenter-threshold", metavar="P", type=float, help="SaT's probability of an end (default: the model's)"
-    )
-    group.add_argument(
-        "--segment-length", metavar="N", type=int, help="characters of a sentence at most (default: 250)"
-    )
-    group.add_argument(
-        "--newlines",
-        metavar="NAME",
-        help="where a sentence ends too: line, at each line break; paragraph, at each empty line; ignore (default: line)",
-    )
+    add_segmenter_options(group)
     group.add_argument(
         "--encoder",
         metavar="NAME",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lexalcm.cli.launch_options import add_launch_arguments, launch_config
+from lexalcm.cli.segmenter_options import add_segmenter_options
 
 if TYPE_CHECKING:
     from lexalcm.pipelines.prepare.config import PrepareConfig
@@ -91,24 +92,7 @@ def _add_input_options(parser: ArgumentParser) -> None:
 
 def _add_text_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("sentences and concepts")
-    group.add_argument(
-        "--segmenter",
-        metavar="NAME",
-        help="sat; another SaT such as sat-12l-sm; rules, which needs no model; punctuation; newline (default: sat)",
-    )
-    group.add_argument("--segmenter-path", metavar="DIR", help="folder of SaT's model, to do without a network")
-    group.add_argument("--segmenter-backend", metavar="NAME", help="of SaT: torch or onnx (default: torch)")
-    group.add_argument(
-        "--segmenter-threshold", metavar="P", type=float, help="SaT's probability of an end (default: the model's)"
-    )
-    group.add_argument(
-        "--segment-length", metavar="N", type=int, help="characters of a sentence at most (default: 250)"
-    )
-    group.add_argument(
-        "--newlines",
-        metavar="NAME",
-        help="where a sentence ends too: line, at each line break; paragraph, at each empty line; ignore (default: line)",
-    )
+    add_segmenter_options(group)
     group.add_argument(
         "--encoder",
         metavar="NAME",

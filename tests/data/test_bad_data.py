@@ -1,14 +1,7 @@
-"""Broken and odd parquet sets, found by listing a folder: each must fail, be skipped or load as its manifest says.
-
-``LEXALCM_BAD_DATA`` names the folder (default: ``shared/data/bad_parquet`` beside the repository) with its
-``MANIFEST.json``; another set laid out alike runs without a change here.
-"""
+"""Broken and odd parquet sets: each must fail, be skipped or load as its manifest says."""
 
 from __future__ import annotations
 
-import json
-import os
-import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,38 +12,9 @@ from lexalcm.data.dataset import ConceptParquetDataset, Document
 from lexalcm.data.discover import DataWarning
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.errors import DataError
+from tests.data.bad_data import MANIFEST, cases, needs_bad_data, place, places
 
-FOLDER = Path(os.environ.get("LEXALCM_BAD_DATA", Path(__file__).parents[3] / "shared" / "data" / "bad_parquet"))
-
-
-def load_manifest() -> dict[str, Any]:
-    file = FOLDER / "MANIFEST.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"cases": [], "asked_for": {}}
-
-
-MANIFEST = load_manifest()
-CASES = [pytest.param(case, id=case["name"]) for case in MANIFEST["cases"]]
-
-pytestmark = pytest.mark.skipif(not CASES, reason=f"no MANIFEST.json in {FOLDER} (set LEXALCM_BAD_DATA)")
-
-
-def place(case: dict[str, Any], tmp_path: Path) -> Path:
-    """The case's folder, made here where the manifest only says how."""
-    if case.get("stored", True):
-        return FOLDER / case["path"]
-    archive = FOLDER / f"{case['name']}.tar"
-    if archive.is_file():
-        with tarfile.open(archive) as tar:
-            tar.extractall(tmp_path, filter="data")
-        inner = tmp_path / case["name"]
-        return inner if inner.is_dir() else tmp_path
-    if "symlink" in case["how_to_make"]:
-        folder = tmp_path / "d"
-        folder.mkdir()
-        (folder / "good.parquet").write_bytes((FOLDER / "stray_files" / "part-00000.parquet").read_bytes())
-        os.symlink(".", folder / "again")
-        return folder
-    pytest.fail(f"cannot make {case['name']}: {case['how_to_make']}")
+pytestmark = needs_bad_data
 
 
 def read(folder: Path, *, skip: bool) -> tuple[list[Document], list[str]]:
@@ -72,12 +36,7 @@ def read(folder: Path, *, skip: bool) -> tuple[list[Document], list[str]]:
     return documents, told
 
 
-def places(case: dict[str, Any]) -> list[dict[str, Any]]:
-    where = case.get("where") or {}
-    return where if isinstance(where, list) else [where]
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", cases())
 def test_each_set_behaves_as_its_manifest_says(case: dict[str, Any], tmp_path: Path) -> None:
     folder = place(case, tmp_path)
     if case["expected"] == "dataset error":
@@ -94,8 +53,8 @@ def check_dataset_error(case: dict[str, Any], folder: Path) -> None:
             read(folder, skip=skip)
         message = str(caught.value)
         assert len(message.splitlines()) <= 3, message
-        assert any(place.get("file") is None or place["file"] in message for place in places(case))
-        for column in {place["column"] for place in places(case) if place.get("column")}:
+        assert any(where.get("file") is None or where["file"] in message for where in places(case))
+        for column in {where["column"] for where in places(case) if where.get("column")}:
             assert f"`{column}`" in message
 
 
@@ -106,9 +65,9 @@ def check_row_errors(case: dict[str, Any], folder: Path) -> None:
     message = str(caught.value)
     assert any(file in message for file, _ in bad) and "row group" in message
     told = [
-        f"{place['file']}: row group {place['row_group']}, row {place['row_in_group']}:"
-        for place in places(case)
-        if {"file", "row_group", "row_in_group"} <= place.keys()
+        f"{where['file']}: row group {where['row_group']}, row {where['row_in_group']}:"
+        for where in places(case)
+        if {"file", "row_group", "row_in_group"} <= where.keys()
     ]
     assert not told or any(text in message for text in told), message
     documents, _ = read(folder, skip=True)

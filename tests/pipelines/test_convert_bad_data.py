@@ -1,13 +1,7 @@
-"""Broken and odd parquet sets: converted, they load with the documents of their source, or are refused as it would be.
-
-``LEXALCM_BAD_DATA`` names the folder, as in ``tests/data/test_bad_data.py``.
-"""
+"""Broken and odd parquet sets: converted, they load with the documents of their source, or are refused as it would be."""
 
 from __future__ import annotations
 
-import json
-import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +15,14 @@ from lexalcm.errors import DataError
 from lexalcm.pipelines.convert.config import ConvertConfig
 from lexalcm.pipelines.convert.plan import make_plan
 from lexalcm.pipelines.convert.run import Conversion, convert
+from tests.data.bad_data import MANIFEST, cases, needs_bad_data, place
 
-FOLDER = Path(os.environ.get("LEXALCM_BAD_DATA", Path(__file__).parents[3] / "shared" / "data" / "bad_parquet"))
-MANIFEST = json.loads((FOLDER / "MANIFEST.json").read_text()) if (FOLDER / "MANIFEST.json").is_file() else {"cases": []}
-WIDTH = MANIFEST.get("asked_for", {}).get("embedding_width")
+WIDTH = MANIFEST["asked_for"].get("embedding_width")
 
 pytestmark = [
-    pytest.mark.skipif(not MANIFEST["cases"], reason=f"no MANIFEST.json in {FOLDER} (set LEXALCM_BAD_DATA)"),
+    needs_bad_data,
     pytest.mark.filterwarnings("ignore::lexalcm.data.discover.DataWarning"),
 ]
-
-
-def cases(expected: str) -> list[Any]:
-    return [pytest.param(case, id=case["name"]) for case in MANIFEST["cases"] if case["expected"] == expected]
-
-
-def place(case: dict[str, Any], tmp_path: Path) -> Path:
-    if case.get("stored", True):
-        return FOLDER / case["path"]
-    if (FOLDER / f"{case['name']}.tar").is_file():
-        with tarfile.open(FOLDER / f"{case['name']}.tar") as tar:
-            tar.extractall(tmp_path, filter="data")
-        inner = tmp_path / case["name"]
-        return inner if inner.is_dir() else tmp_path
-    folder = tmp_path / "d"
-    folder.mkdir()
-    (folder / "good.parquet").write_bytes((FOLDER / "stray_files" / "part-00000.parquet").read_bytes())
-    os.symlink(".", folder / "again")
-    return folder
 
 
 def run(source: Path, output: Path, repair: str = "fail") -> Conversion:

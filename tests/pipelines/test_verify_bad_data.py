@@ -1,52 +1,17 @@
-"""Broken and odd parquet sets, found by listing a folder: each is diagnosed as its manifest says.
-
-``LEXALCM_BAD_DATA`` names the folder (default: ``shared/data/bad_parquet`` beside the repository) with its
-``MANIFEST.json``; another set laid out alike runs without a change here.
-"""
+"""Broken and odd parquet sets: each is diagnosed as its manifest says."""
 
 from __future__ import annotations
 
 import json
-import os
-import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lexalcm.cli.main import main
+from tests.data.bad_data import MANIFEST, cases, needs_bad_data, place, places
 
-FOLDER = Path(os.environ.get("LEXALCM_BAD_DATA", Path(__file__).parents[3] / "shared" / "data" / "bad_parquet"))
-
-
-def load_manifest() -> dict[str, Any]:
-    file = FOLDER / "MANIFEST.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"cases": [], "asked_for": {}}
-
-
-MANIFEST = load_manifest()
-CASES = [pytest.param(case, id=case["name"]) for case in MANIFEST["cases"]]
-
-pytestmark = pytest.mark.skipif(not CASES, reason=f"no MANIFEST.json in {FOLDER} (set LEXALCM_BAD_DATA)")
-
-
-def place(case: dict[str, Any], tmp_path: Path) -> Path:
-    """The case's folder, made here where the manifest only says how."""
-    if case.get("stored", True):
-        return FOLDER / case["path"]
-    archive = FOLDER / f"{case['name']}.tar"
-    if archive.is_file():
-        with tarfile.open(archive) as tar:
-            tar.extractall(tmp_path, filter="data")
-        inner = tmp_path / case["name"]
-        return inner if inner.is_dir() else tmp_path
-    if "symlink" in case["how_to_make"]:
-        folder = tmp_path / "d"
-        folder.mkdir()
-        (folder / "good.parquet").write_bytes((FOLDER / "stray_files" / "part-00000.parquet").read_bytes())
-        os.symlink(".", folder / "again")
-        return folder
-    pytest.fail(f"cannot make {case['name']}: {case['how_to_make']}")
+pytestmark = needs_bad_data
 
 
 def check(folder: Path, tmp_path: Path, *more: str) -> tuple[int, dict[str, Any]]:
@@ -64,12 +29,7 @@ def of(report: dict[str, Any], severity: str) -> list[dict[str, Any]]:
     return [problem for problem in report["problems"] if problem["severity"] == severity]
 
 
-def places(case: dict[str, Any]) -> list[dict[str, Any]]:
-    where = case.get("where") or {}
-    return where if isinstance(where, list) else [where]
-
-
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", cases())
 def test_each_set_is_diagnosed_as_its_manifest_says(
     case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,7 +65,7 @@ def test_each_set_is_diagnosed_as_its_manifest_says(
                 assert told[name] == where[name], (name, told)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.values[0].get("warn")])
+@pytest.mark.parametrize("case", [c for c in cases() if c.values[0].get("warn")])
 def test_strict_takes_warnings_for_errors(
     case: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,7 +74,9 @@ def test_strict_takes_warnings_for_errors(
     assert "not good enough for --strict" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.values[0]["name"] in ("duplicate_documents", "long_segments")])
+@pytest.mark.parametrize(
+    "case", [c for c in cases() if c.values[0]["name"] in ("duplicate_documents", "long_segments")]
+)
 def test_warnings_name_their_places(case: dict[str, Any], tmp_path: Path) -> None:
     _, report = check(place(case, tmp_path), tmp_path)
     told = [p for p in of(report, "warning") if p["kind"] in ("duplicate", "long_sentence")]
