@@ -23,7 +23,7 @@ quickstart: venv
 	$(BIN)/fairseq2 lcm quickstart
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
