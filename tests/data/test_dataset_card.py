@@ -31,3 +31,9 @@ def test_facts_are_kept_as_they_are(tmp_path: Path) -> None:
         "made_by": facts,
     }
     assert [f.name for f in tmp_path.iterdir()] == ["dataset.yaml"]
+
+
+def test_a_card_is_called_as_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "wiki, 2nd=try").mkdir()
+    file = write_dataset_card(tmp_path / "wiki, 2nd=try", config={}, facts={})
+    assert parse_yaml(file.read_text(encoding="utf-8"))[0]["name"] == "wiki__2nd_try"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from lexalcm.errors import ConfigError
 from lexalcm.pipelines.convert.config import ConvertConfig
 from lexalcm.pipelines.convert.plan import Plan
 from lexalcm.pipelines.convert.result import BadRow, FileResult, Output
+from lexalcm.pipelines.json_file import write_json
 
 SUMMARY: Final = "conversion.json"
 _NOTES: Final = "_convert"
@@ -42,7 +42,7 @@ class Notes:
             job.file.relative: {"name": job.name, "size": job.file.size, "modified": _modified(job.file)}
             for job in plan.jobs
         }
-        self._digest = hashlib.sha256(_text(self.settings).encode()).hexdigest()
+        self._digest = hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
     @property
     def aside(self) -> Path:
@@ -154,14 +154,3 @@ def _modified(file: DataFile) -> str | None:
         return str(file.file_system.modified(file.path))
     except (NotImplementedError, KeyError, OSError, AttributeError):
         return None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes aside and then renames."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(_text(value), encoding="utf-8")
-    os.replace(aside, path)
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,9 +16,10 @@ from lexalcm.data.validate import kinds_of
 from lexalcm.errors import DataError
 from lexalcm.pipelines.convert.config import ConvertConfig
 from lexalcm.pipelines.convert.convert_file import Stopped, convert_file
-from lexalcm.pipelines.convert.notes import SUMMARY, Notes, write_json
+from lexalcm.pipelines.convert.notes import SUMMARY, Notes
 from lexalcm.pipelines.convert.plan import FileJob, Plan
 from lexalcm.pipelines.convert.result import DamagedFileError, FileResult, bad_row_error
+from lexalcm.pipelines.json_file import write_json
 from lexalcm.yaml_text import parse_yaml
 
 _AHEAD: Final = 2
@@ -213,8 +213,7 @@ def _write_card(config: ConvertConfig, plan: Plan, notes: Notes) -> None:
         **(made_by if isinstance(made_by, dict) else {}),
         "converted": {**notes.settings, "lexalcm": __version__},
     }
-    name = re.sub(r"[^A-Za-z0-9_.-]", "_", config.folder.resolve().name)
-    write_dataset_card(config.folder, name=name, config={**columns, "concept_dim": plan.concept_dim}, facts=facts)
+    write_dataset_card(config.folder, config={**columns, "concept_dim": plan.concept_dim}, facts=facts)
 
 
 def _card_of_source(source: str) -> dict[str, Any]:

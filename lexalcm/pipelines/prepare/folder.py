@@ -7,16 +7,15 @@ A shard is finished when its note is there and its files have the sizes that the
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from lexalcm.data.dataset_card import DATASET_CARD
-from lexalcm.errors import ConfigError, DataError
+from lexalcm.errors import ConfigError
+from lexalcm.pipelines.json_file import read_json, write_json
 from lexalcm.pipelines.prepare.record import ShardRecord
 
 _WORK: Final = "_prepare"
@@ -123,21 +122,6 @@ class PreparedFolder:
                     f"{self.path} was begun with `{field}` {was}, but now it is {now}.\n"
                     f"Give the same settings to go on, name another folder, or replace it with --overwrite."
                 )
-
-
-def write_json(file: Path, data: Any) -> None:
-    """Writes a file that is complete whenever it is there."""
-    aside = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, file)
-
-
-def read_json(file: Path) -> Any:
-    """:raises DataError: It is missing or damaged."""
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as ex:
-        raise DataError(f"{file} cannot be read: {ex}. Begin anew with --overwrite.") from None
 
 
 def _size(file: Path) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,9 +11,10 @@ from typing import Any
 from lexalcm.data.dataset_card import write_dataset_card
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import ConfigError, DataError, RunError
+from lexalcm.pipelines.json_file import read_json, write_json
 from lexalcm.pipelines.launch_config import LaunchConfig
 from lexalcm.pipelines.prepare.config import PrepareConfig
-from lexalcm.pipelines.prepare.folder import REPORT_FILE, PreparedFolder, ShardNote, read_json, write_json
+from lexalcm.pipelines.prepare.folder import REPORT_FILE, PreparedFolder, ShardNote
 from lexalcm.pipelines.prepare.inputs import ID_COLUMN, RawPlan, plan_inputs
 from lexalcm.pipelines.prepare.output_schema import OutputSchema
 from lexalcm.pipelines.prepare.raw_files import changes_between, find_files
@@ -169,7 +169,6 @@ def _finish(plan: PreparePlan) -> Prepared:
     write_json(folder.path / REPORT_FILE, report)
     card = write_dataset_card(
         folder.path,
-        name=re.sub(r"[^A-Za-z0-9_.-]", "_", folder.path.resolve().name),
         config=_card_config(plan.config, notes[0].facts["encoder"]["dim"]),
         facts=facts,
     )

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import pyarrow as pa
 
+from lexalcm.pipelines.json_file import read_json
 from lexalcm.pipelines.launch_worker import worker_device
 from lexalcm.pipelines.prepare.config import PrepareConfig, read_settings
-from lexalcm.pipelines.prepare.folder import PreparedFolder, ShardNote, read_json
+from lexalcm.pipelines.prepare.folder import PreparedFolder, ShardNote
 from lexalcm.pipelines.prepare.inputs import RawPlan, RawShard, RawShardsConfig
 from lexalcm.pipelines.prepare.mapper import DocumentMapper
 from lexalcm.pipelines.prepare.output import ConceptOutput, ShardFiles
