@@ -25,13 +25,16 @@ _MANY: Final = 10**6
 """Shards, for the question how many workers there would be at most."""
 
 
+_USUAL_DIM: Final = 1024
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "input",
         metavar="INPUT",
         nargs="+",
-        help=".jsonl, .json, .csv, .tsv or .parquet, plain or compressed; a folder of these or of .txt files; a dataset "
-        "that Hugging Face saved to disk; each a path or a URL, such as hf://datasets/ORG/NAME",
+        help=".jsonl, .json, .csv, .tsv or .txt (a document a file), plain or compressed; .parquet; a folder of these; a "
+        "dataset that Hugging Face saved to disk; each a path or a URL, such as hf://datasets/ORG/NAME",
     )
     parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run has put there")
@@ -50,7 +53,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def _add_input_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("input")
-    group.add_argument("--format", metavar="NAME", help="of files whose suffix does not tell it")
+    group.add_argument(
+        "--format", metavar="NAME", help="jsonl, json, csv, tsv, txt, parquet or arrow (default: by the suffix)"
+    )
     group.add_argument("--text-column", metavar="NAME", help="the text of a document (default: text)")
     group.add_argument(
         "--prompt-column",
@@ -229,15 +234,16 @@ def _tell_result(prepared: Prepared) -> None:
         f"{prepared.num_files:,} file(s) of {prepared.num_bytes / 1e6:,.1f} MB"
     )
     for reason, count in record.left_out.most_common():
-        place = next(place for place, why in record.left_out_places if why == reason)
-        print(f"  left out: {count:,} document(s), {reason}; the first is {place}")
+        place, found = next((place, found) for place, why, found in record.left_out_places if why == reason)
+        print(f"  left out: {count:,} document(s), {reason}; the first is {place}{f': {found!r}' if found else ''}")
     if record.num_truncated:
-        place, number = record.truncated_places[0]
+        place, _, number = record.truncated_places[0]
         print(
             f"  {record.num_truncated:,} sentence(s) have more tokens than the encoder takes, and only their start is "
             f"encoded; the first is sentence {number} of {place}. See the columns ..._truncated and preparation.json."
         )
-    print(f"Train on it: fairseq2 lcm train pre1 runs/a --config dataset.name={prepared.card}")
+    width = "" if prepared.dim == _USUAL_DIM else f" model.config_overrides.concept_dim={prepared.dim}"
+    print(f"Train on it: fairseq2 lcm train pre1 runs/a --config dataset.name={prepared.card}{width}")
 
 
 def _say_bytes(done: int, total: int) -> None:

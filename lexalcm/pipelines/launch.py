@@ -60,7 +60,7 @@ def launch(
         return
     config = config.sized(len(items))
     with _terminated_as_interrupted():
-        if config.launcher == "local" and len(items) == 1 and config.cpus_per_worker is None:
+        if config.launcher == "local" and len(items) == 1 and config.cpus_per_worker is None and not config.max_retries:
             _run_here(work, items[0], on_tick, tick_seconds)
             return
         folder = _new_folder(log_folder)

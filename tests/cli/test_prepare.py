@@ -31,7 +31,8 @@ def test_a_dataset_is_made_and_told(texts: Path, tmp_path: Path, capsys: pytest.
     assert "9 documents in 0.0 MB, 1 shard(s)" in told
     assert "8 documents (train: 8), 16 sentences, 1 file(s)" in told
     assert "left out: 1 document(s), no text in `text`; the first is wiki.jsonl:9" in told
-    assert told.splitlines()[-1].endswith(f"--config dataset.name={tmp_path / 'out' / 'dataset.yaml'}")
+    card = tmp_path / "out" / "dataset.yaml"
+    assert told.splitlines()[-1].endswith(f"dataset.name={card} model.config_overrides.concept_dim=8")
     assert prepare(texts, tmp_path / "out", *QUICK, "--validation-share", "0") == 0
     assert "1 shard(s), 1 of them done already" in capsys.readouterr().out
 
@@ -126,3 +127,12 @@ def test_an_interruption_says_how_to_go_on(
     monkeypatch.setattr(DocumentMapper, "__call__", interrupt)
     assert prepare(texts, tmp_path / "out", *QUICK, "--num-shards", "2") == 130
     assert "Interrupted: 0 of 2 shards are done.\nTo go on, run the same command." in capsys.readouterr().err
+
+
+def test_all_that_is_left_out_is_told_by_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": " ", "lang": "en"}] * 1001 + [{"text": "A.", "lang": "xx-Klingon"}, {"text": "B.", "lang": "en"}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = (*QUICK[:6], "--lang-column", "lang", "--unknown-lang", "drop", "--encoder", "stand_in")
+    assert prepare(tmp_path / "a.jsonl", tmp_path / "out", *words, "--validation-share", "0") == 0
+    told = capsys.readouterr().out
+    assert "left out: 1,001 document(s), no text in `text`; the first is a.jsonl:1" in told

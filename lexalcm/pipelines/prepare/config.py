@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+from urllib.parse import urlsplit, urlunsplit
 
 from lexalcm.data.sources import EMBEDDING_COLUMN
 from lexalcm.data.split_by_id import shares_of_splits
@@ -16,12 +17,14 @@ from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import ConfigError, unknown_name
 from lexalcm.pipelines.prepare.inputs import InputConfig
 from lexalcm.text.encoders import check_encoder
-from lexalcm.text.segment import DEFAULT_SEGMENTER, MAX_LENGTH, Backend, Newlines, check_segmenter
+from lexalcm.text.segment import DEFAULT_SEGMENTER, MAX_LENGTH, WITHOUT_MODEL, Backend, Newlines, check_segmenter
 
 StoredType = Literal["float16", "float32"]
 WeightType = Literal["float32", "bfloat16", "float16"]
 UnknownLang = Literal["error", "default", "drop"]
 TooLong = Literal["flag", "refuse"]
+
+_VALIDATION_SHARE: Final = 0.05
 
 PROMPT_COLUMN: Final = "prompt_sentences"
 """Sentences of the source, in supervised data, as Meta's fine-tuning card calls them."""
@@ -108,12 +111,14 @@ class PrepareConfig:
     too_long: TooLong = "flag"
     """What a sentence of more tokens than the encoder takes does: its row names it, or the work stops there."""
 
-    validation_share: float = 0.05
-    """Of documents, drawn by the hash of their id; without effect where the input names splits."""
+    validation_share: float | None = None
+    """Of documents, drawn by the hash of their id where the input names no splits; ``None``: 0.05."""
 
-    test_share: float = 0.0
+    test_share: float | None = None
+    """``None``: none."""
 
-    split_seed: int = 0
+    split_seed: int | None = None
+    """Another one draws other splits; ``None``: 0."""
 
     @property
     def roles(self) -> tuple[TextRole, ...]:
@@ -125,7 +130,8 @@ class PrepareConfig:
 
     @property
     def shares(self) -> dict[str, float]:
-        return shares_of_splits(validation=self.validation_share, test=self.test_share)
+        share = _VALIDATION_SHARE if self.validation_share is None else self.validation_share
+        return shares_of_splits(validation=share, test=self.test_share or 0.0)
 
     def check(self) -> None:
         """:raises ConfigError: A field cannot be honoured, or does not go with another."""
@@ -157,14 +163,21 @@ class PrepareConfig:
             raise ConfigError(f"`segment_length` must be at least 1, but is {self.segment_length}.")
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise ConfigError(f"`batch_tokens` must be at least 1, but is {self.batch_tokens}.")
+        if self.batch_tokens is not None and self.encoder.partition(":")[0] == "stand_in":
+            raise ConfigError("`batch_tokens` is for encoders that have tokens; the stand-in has none.")
+        if self.split_seed is not None and not 0 <= self.split_seed < 2**63:
+            raise ConfigError(f"`split_seed` must be from 0 to 2^63 - 1, but is {self.split_seed}.")
         _ = self.shares
 
     def settings(self) -> dict[str, Any]:
         """What the output depends on, as plain data by field."""
         fields = asdict(self)
         inputs = fields.pop("inputs")
-        inputs["paths"] = [_resolved(path) for path in self.inputs.paths]
-        return {**inputs, **fields, "segmenter": _resolved(self.segmenter), "encoder": _resolved_encoder(self.encoder)}
+        inputs["paths"] = [without_secrets(_resolved(path)) for path in self.inputs.paths]
+        segmenter = self.segmenter if self.segmenter in WITHOUT_MODEL else _resolved(self.segmenter)
+        kind, _, folder = self.encoder.partition(":")
+        encoder = f"{kind}:{_resolved(folder)}" if kind == "hf" else self.encoder
+        return {**inputs, **fields, "segmenter": segmenter, "encoder": encoder}
 
 
 def read_settings(settings: Mapping[str, Any]) -> PrepareConfig:
@@ -183,6 +196,9 @@ def _resolved(name: str) -> str:
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
-def _resolved_encoder(spec: str) -> str:
-    kind, colon, rest = spec.partition(":")
-    return f"{kind}:{_resolved(rest)}" if colon else spec
+def without_secrets(path: str) -> str:
+    """A URL as it may be told: without who asks for it, and without the signature behind it."""
+    parts = urlsplit(path)
+    if not parts.scheme or "://" not in path:
+        return path
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

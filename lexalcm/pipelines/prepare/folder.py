@@ -6,9 +6,13 @@ A shard is finished when its note is there and its files have the sizes that the
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import socket
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +39,12 @@ class ShardNote:
     record: ShardRecord
 
     facts: Mapping[str, Any]
-    """Of what ran: device, segmenter, encoder, seconds."""
+    """Of what ran: segmenter, encoder, seconds."""
+
+    @property
+    def comparable_facts(self) -> dict[str, Any]:
+        """Of these, what all shards of a dataset must have in common."""
+        return comparable(self.facts)
 
 
 class PreparedFolder:
@@ -50,23 +59,55 @@ class PreparedFolder:
         self.progress = self.work / "progress"
         self.staging = self.work / "staging"
         self._notes = self.work / "shards"
+        self._lock = self.work / "lock"
 
-    def begin(self, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
-        """Makes the folder ready for work with ``settings``, or for going on with it.
+    def check(self, settings: Mapping[str, Any], *, overwrite: bool) -> bool:
+        """Looks at what is there; nothing is written.
 
         :returns: Whether there is something to go on with.
         :raises ConfigError: It holds something else, or was begun with other settings.
         """
         if self.path.exists() and not self.path.is_dir():
             raise ConfigError(f"OUT must be a folder, but {self.path} is a file.")
-        if self.settings_file.is_file() and not overwrite:
-            self._compare(settings)
-            return True
-        self._clear(overwrite)
-        for folder in (self._notes, self.logs, self.progress, self.staging):
-            folder.mkdir(parents=True, exist_ok=True)
-        write_json(self.settings_file, {"settings": settings})
-        return False
+        present = sorted(entry.name for entry in self.path.iterdir()) if self.path.is_dir() else []
+        if present and not self.work.is_dir():
+            raise ConfigError(
+                f"{self.path} is not empty and does not come from `prepare` ({present[0]} lies in it). Name another folder."
+            )
+        # Without a plan nothing was done yet, and what was asked for then does not matter.
+        if overwrite or not (self.plan_file.is_file() and self.settings_file.is_file()):
+            return False
+        self._compare(settings)
+        return True
+
+    def begin(self, settings: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+        """Makes the folder ready for new work; data of earlier work in it are removed."""
+        with self.locked():
+            self._clear()
+            for folder in (self._notes, self.logs, self.progress, self.staging):
+                folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.settings_file, {"settings": settings})
+            write_json(self.plan_file, plan)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Nobody else works here meanwhile.
+
+        :raises ConfigError: Somebody does.
+        """
+        self.work.mkdir(parents=True, exist_ok=True)
+        with open(self._lock, "a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise ConfigError(
+                    f"Another command is at work in {self.path} ({file.read().strip()}). Wait for it, or end it."
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
 
     def settings(self) -> dict[str, Any]:
         """:raises DataError: They are missing or damaged."""
@@ -94,24 +135,18 @@ class PreparedFolder:
     def _note_file(self, index: int) -> Path:
         return self._notes / f"{index:06d}.json"
 
-    def _clear(self, overwrite: bool) -> None:
-        present = [entry.name for entry in self.path.iterdir()] if self.path.is_dir() else []
-        if not present:
-            return
-        if not self.work.is_dir():
-            raise ConfigError(
-                f"{self.path} is not empty and does not come from `prepare` ({sorted(present)[0]} lies in it). Name "
-                f"another folder."
-            )
-        if not overwrite and self.settings_file.exists():
-            raise ConfigError(f"{self.path} holds prepared data. Replace it with --overwrite.")
-        # Only what this command writes: people put notes of their own beside data. What says that it is ours goes last.
+    def _clear(self) -> None:
+        # Only what this command writes: people put notes of their own beside data. The plan first: without it, nothing
+        # of what is left counts as done.
+        self.plan_file.unlink(missing_ok=True)
         for entry in self.path.iterdir():
             if entry.is_dir() and entry.name.startswith("split="):
                 shutil.rmtree(entry)
             elif entry.name in (DATASET_CARD, REPORT_FILE):
                 entry.unlink()
-        shutil.rmtree(self.work)
+        for entry in self.work.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
 
     def _compare(self, settings: Mapping[str, Any]) -> None:
         found, asked = self.settings(), json.loads(json.dumps(settings))
@@ -122,6 +157,14 @@ class PreparedFolder:
                     f"{self.path} was begun with `{field}` {was}, but now it is {now}.\n"
                     f"Give the same settings to go on, name another folder, or replace it with --overwrite."
                 )
+
+
+def comparable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What of segmenter and encoder decides the result; the device, and how much it does at a time, only its last
+    bits."""
+    tools = {name: facts[name] for name in ("segmenter", "encoder")}
+    free = ("device", "batch_tokens", "batch_size")
+    return {name: {key: value for key, value in of.items() if key not in free} for name, of in tools.items()}
 
 
 def _size(file: Path) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from lexalcm.data.split_by_id import split_of
+from lexalcm.data.validate import finite_and_nonzero
 from lexalcm.errors import DataError
 from lexalcm.pipelines.prepare.config import LANG_COLUMN, LANG_RULE_COLUMN, PrepareConfig, TextRole
 from lexalcm.pipelines.prepare.inputs import ID_COLUMN, PLACE_COLUMN
@@ -22,6 +23,8 @@ from lexalcm.text.interface import SentenceEncoder
 from lexalcm.text.segment import CuttingSegmenter
 
 _START: Final = 60
+_ENCODED_AT_A_TIME: Final = 8192
+"""Sentences whose vectors are in memory in float32: 32 MiB of SONAR's."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,16 @@ class DocumentMapper:
         stripped = [piece.strip() for sentences in by_role for pieces in sentences.pieces for piece in pieces]
         langs = [code for sentences in by_role for code, pieces in zip(codes, sentences.pieces) for _ in pieces]
         truncated_N = self._encoder.over_limit(stripped, langs)
-        concepts_NC = self._encoder.encode_mixed(stripped, langs)
+        parts = np.split(truncated_N, np.cumsum([sentences.offsets[-1] for sentences in by_role])[:-1])
         made: dict[str, pa.Array] = {}
+        for role, sentences, truncated in zip(self._config.roles, by_role, parts):
+            made |= self._text_columns(role, sentences, raw, truncated)
+        stored_NC = self._encode(stripped, langs)
         start = 0
         for role, sentences in zip(self._config.roles, by_role):
             stop = start + int(sentences.offsets[-1])
-            made |= self._columns(role, sentences, raw, concepts_NC[start:stop], truncated_N[start:stop])
+            vectors = self._vectors(role, sentences.offsets, stored_NC[start:stop], raw)
+            made[role.concepts] = pa.ListArray.from_arrays(pa.array(sentences.offsets), vectors)
             start = stop
         made[LANG_COLUMN] = pa.array(codes, pa.string())
         made[LANG_RULE_COLUMN] = pa.array([language.rule for language in languages], pa.string())
@@ -101,33 +108,27 @@ class DocumentMapper:
                 continue
             language = self._languages.of(None if given[row] is None else str(given[row]), place)
             if language is None:
-                self.record.leave_out(place, f"language {given[row]!r}")
+                self.record.leave_out(place, "its language is not known", str(given[row] or "")[:_START])
                 continue
             keep.append(row)
             languages.append(language)
         return raw.take(pa.array(keep, pa.int64())), languages
 
-    def _columns(
-        self, role: TextRole, sentences: _Sentences, raw: pa.Table, concepts_NC: np.ndarray, truncated_N: np.ndarray
+    def _text_columns(
+        self, role: TextRole, sentences: _Sentences, raw: pa.Table, truncated_N: np.ndarray
     ) -> dict[str, pa.Array]:
-        offsets = pa.array(sentences.offsets)
-        pieces = [piece for of_document in sentences.pieces for piece in of_document]
-        numbers, owners = self._truncated(sentences.offsets, truncated_N)
+        which = np.flatnonzero(truncated_N)
+        owners = np.searchsorted(sentences.offsets, which, side="right") - 1
+        numbers = (which - sentences.offsets[owners]).astype(np.int32)
         for owner, number in zip(owners.tolist(), numbers.tolist()):
             place = raw.column(PLACE_COLUMN)[owner].as_py()
             self._note_truncated(place, role, number, sentences.pieces[owner][number])
         of_owner = np.searchsorted(owners, np.arange(len(sentences.pieces) + 1)).astype(np.int32)
+        pieces = [piece for of_document in sentences.pieces for piece in of_document]
         return {
-            role.sentences: pa.ListArray.from_arrays(offsets, pa.array(pieces, pa.string())),
-            role.concepts: pa.ListArray.from_arrays(offsets, self._vectors(concepts_NC, raw, sentences.offsets)),
+            role.sentences: pa.ListArray.from_arrays(pa.array(sentences.offsets), pa.array(pieces, pa.string())),
             role.truncated: pa.ListArray.from_arrays(pa.array(of_owner), pa.array(numbers, pa.int32())),
         }
-
-    def _truncated(self, offsets: np.ndarray, truncated_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each truncated sentence, its number in its document and the document's in the window."""
-        which = np.flatnonzero(truncated_N)
-        owners = np.searchsorted(offsets, which, side="right") - 1
-        return (which - offsets[owners]).astype(np.int32), owners
 
     def _note_truncated(self, place: str, role: TextRole, number: int, piece: str) -> None:
         start = piece.strip()[:_START]
@@ -137,18 +138,27 @@ class DocumentMapper:
                 f"{self._encoder.max_tokens} that the encoder takes.\nTake shorter sentences (--segment-length), or flag "
                 f"such sentences (--too-long flag): the start of them is encoded then."
             )
-        self.record.truncate(place, number)
+        self.record.truncate(place, role.sentences, number)
 
-    def _vectors(self, concepts_NC: np.ndarray, raw: pa.Table, offsets: np.ndarray) -> pa.Array:
-        with np.errstate(over="ignore"):
-            stored_NC = concepts_NC.astype(self._config.dtype)
-        bad_N = ~np.isfinite(stored_NC).all(axis=1) | ~stored_NC.any(axis=1)
+    def _encode(self, sentences: list[str], langs: list[str]) -> np.ndarray:
+        """Vectors ``[N, C]`` as they are stored; what float16 cannot hold is infinite or zero."""
+        stored_NC = np.empty((len(sentences), self._encoder.dim), self._config.dtype)
+        for start in range(0, len(sentences), _ENCODED_AT_A_TIME):
+            part = slice(start, start + _ENCODED_AT_A_TIME)
+            with np.errstate(over="ignore"):
+                stored_NC[part] = self._encoder.encode_mixed(sentences[part], langs[part])
+        return stored_NC
+
+    def _vectors(self, role: TextRole, offsets: np.ndarray, stored_NC: np.ndarray, raw: pa.Table) -> pa.Array:
+        finite_N, nonzero_N = finite_and_nonzero(stored_NC)
+        bad_N = ~(finite_N & nonzero_N)
         if bad_N.any():
             which = int(bad_N.argmax())
             owner = int(np.searchsorted(offsets, which, side="right")) - 1
+            hint = " Store float32 (--dtype float32)." if self._config.dtype == "float16" else ""
             raise DataError(
-                f"{raw.column(PLACE_COLUMN)[owner].as_py()}: sentence {which - int(offsets[owner])} has a vector that "
-                f"{self._config.dtype} cannot hold: it would be zero or infinite there. Store float32 (--dtype float32)."
+                f"{raw.column(PLACE_COLUMN)[owner].as_py()}: sentence {which - int(offsets[owner])} of `{role.column}` has a "
+                f"vector that is zero or infinite in {self._config.dtype}.{hint}"
             )
         leaf = pa.float16() if self._config.dtype == "float16" else pa.float32()
         return pa.FixedSizeListArray.from_arrays(pa.array(stored_NC.reshape(-1), leaf), self._encoder.dim)
@@ -157,7 +167,7 @@ class DocumentMapper:
         column = self._schema.split_column
         if column is None:
             shares = self._config.shares
-            return [split_of(name, shares, self._config.split_seed) for name in raw.column(ID_COLUMN).to_pylist()]
+            return [split_of(name, shares, self._config.split_seed or 0) for name in raw.column(ID_COLUMN).to_pylist()]
         places = raw.column(PLACE_COLUMN).to_pylist()
         return [self._named_split(value, place) for value, place in zip(raw.column(column).to_pylist(), places)]
 

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -15,7 +15,11 @@ import pyarrow.compute as pc
 from stopes.utils.sharding.abstract_shards import OutputDatasetConfig, PartitionedDataMapperState, Shard
 
 from lexalcm.data.write_table import ParquetTableWriter
+from lexalcm.errors import DataError
 from lexalcm.pipelines.prepare.output_schema import SPLIT_COLUMN
+
+_MOST_SPLITS: Final = 64
+"""Each has a file open, and a row group in memory."""
 
 
 class ShardFiles:
@@ -55,6 +59,11 @@ class ShardFiles:
 
     def _writer(self, split: str, schema: pa.Schema) -> ParquetTableWriter:
         if split not in self._writers:
+            if len(self._writers) >= _MOST_SPLITS:
+                raise DataError(
+                    f"The input names more than {_MOST_SPLITS} splits, the last one `{split[:60]}`: this is no column of "
+                    f"splits. Name another one (--split-column)."
+                )
             # Two machines may have processes of the same number.
             aside = f"{self._name}.{split}.{socket.gethostname()}.{os.getpid()}.tmp"
             self._writers[split] = ParquetTableWriter(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from lexalcm.errors import ConfigError
 from lexalcm.pipelines.prepare.config import (
@@ -18,6 +19,10 @@ from lexalcm.pipelines.prepare.inputs import ID_COLUMN, PLACE_COLUMN, ROW_COLUMN
 
 SPLIT_COLUMN: Final = "__split"
 """Between mapper and writer: the split of each row, which the path of its file will say."""
+
+
+_PATH_COLUMN: Final = "split"
+"""As paths say it; a column of that name would be hidden behind it."""
 
 
 class OutputSchema:
@@ -53,6 +58,18 @@ class OutputSchema:
         ids = [field for field in kept if field.name == ID_COLUMN]
         self.schema = pa.schema([*ids, *(field for field in kept if field.name != ID_COLUMN), *made])
 
+    def check_writable(self) -> None:
+        """:raises ConfigError: Parquet has no such type."""
+        for field in self.schema:
+            try:
+                empty = pa.schema([field]).empty_table()
+                pq.write_table(empty, pa.BufferOutputStream())
+            except (pa.ArrowException, TypeError) as ex:
+                raise ConfigError(
+                    f"The input's column `{field.name}` is {field.type}, which parquet cannot hold: leave it out "
+                    f"(--drop-column {field.name}), or keep it as text (--as-text {field.name})."
+                ) from ex
+
     @property
     def embedding_columns(self) -> list[str]:
         return [role.concepts for role in self._config.roles]
@@ -72,6 +89,13 @@ class OutputSchema:
 
     def _check(self, kept: list[pa.Field], made: list[pa.Field]) -> None:
         names = [field.name for field in (*kept, *made)]
+        for name in (_PATH_COLUMN, SPLIT_COLUMN):
+            if name in names:
+                use = f"say that it holds splits (--split-column {name}), or " if name == _PATH_COLUMN else ""
+                raise ConfigError(
+                    f"The input has a column `{name}`, and files are laid out by split: {use}leave it out "
+                    f"(--drop-column {name})."
+                )
         for name in names:
             if names.count(name) == 1:
                 continue

@@ -7,14 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from fsspec.implementations.local import LocalFileSystem
 
-from lexalcm.data.discover import reason_of
+from lexalcm.data.discover import partitions_of, reason_of
 from lexalcm.errors import DataError
 from lexalcm.pipelines.prepare.raw_folders import Found, open_file_system, saved_dataset, walk
+from lexalcm.text.checks import has_half_character
 
 FORMATS: Final = {
     "jsonl": (".jsonl", ".ndjson"),
@@ -127,14 +129,15 @@ def _files_of(root: str, format: str | None) -> list[RawFile]:
     local = isinstance(file_system, LocalFileSystem)
     try:
         if file_system.isfile(path):
-            return [_raw_file(Found(path, PurePosixPath(path).name), root, file_system, format or _format_of(path))]
+            found = Found(path, PurePosixPath(path).name, _partitions_above(path))
+            return [_raw_file(found, root, file_system, format or _format_of(path))]
         if not file_system.exists(path):
-            found = sorted(file_system.glob(path)) if any(c in path for c in "*?[") else []
-            if not found:
+            names = sorted(file_system.glob(path)) if any(c in path for c in "*?[") else []
+            if not names:
                 resolved = f" (looked at {os.path.abspath(path)})" if local else ""
                 raise DataError(f"The input {root} does not exist{resolved}.")
-            below = os.path.commonpath([str(PurePosixPath(p).parent) for p in found]).rstrip("/") + "/"
-            listed = [Found(p, p.removeprefix(below)) for p in found if file_system.isfile(p)]
+            below = os.path.commonpath([str(PurePosixPath(p).parent) for p in names]).rstrip("/") + "/"
+            listed = [Found(p, p.removeprefix(below), _partitions_above(p)) for p in names if file_system.isfile(p)]
         elif saved := saved_dataset(file_system, path):
             return [_raw_file(found, root, file_system, "arrow") for found in saved]
         else:
@@ -142,6 +145,12 @@ def _files_of(root: str, format: str | None) -> list[RawFile]:
         return [_raw_file(found, root, file_system, kind) for found, kind in _chosen(root, listed, format)]
     except (OSError, ValueError) as ex:
         raise DataError(f"The input {root} cannot be listed: {reason_of(ex)}") from None
+
+
+def _partitions_above(path: str) -> dict[str, str | None]:
+    """Those of the folders right above a file."""
+    folders = takewhile(lambda name: "=" in name, reversed(PurePosixPath(path).parts[:-1]))
+    return partitions_of(list(folders)[::-1])
 
 
 def _chosen(root: str, listed: list[Found], format: str | None) -> list[tuple[Found, str]]:
@@ -165,6 +174,8 @@ def _raw_file(found: Found, root: str, file_system: Any, format: str) -> RawFile
     compression = COMPRESSIONS.get(PurePosixPath(found.path).suffix.lower())
     if compression is not None and format in _PACKED_INSIDE:
         raise DataError(f"{found.path} is {format} inside {compression}, which cannot be read in parts: unpack it.")
+    if has_half_character(found.path):
+        raise DataError(f"{found.path.encode(errors='replace').decode()}: the file's name is not UTF-8. Rename it.")
     info = file_system.info(found.path)
     stamp = next((str(info[name]) for name in _STAMPS if info.get(name) is not None), "")
     return RawFile(

@@ -33,14 +33,14 @@ class ShardRecord:
     left_out: Counter[str] = field(default_factory=Counter)
     """Documents by reason."""
 
-    left_out_places: list[tuple[str, str]] = field(default_factory=list)
-    """Place and reason."""
+    left_out_places: list[tuple[str, str, str]] = field(default_factory=list)
+    """Place, reason, and what was found."""
 
     num_truncated: int = 0
     """Sentences of more tokens than the encoder takes."""
 
-    truncated_places: list[tuple[str, int]] = field(default_factory=list)
-    """Place of the document and number of the sentence."""
+    truncated_places: list[tuple[str, str, int]] = field(default_factory=list)
+    """Place of the document, column of the output, and number of the sentence."""
 
     @property
     def num_documents(self) -> int:
@@ -60,17 +60,21 @@ class ShardRecord:
         self.num_sentences += len(sentences)
         self.num_characters += sum(map(len, sentences))
 
-    def leave_out(self, place: str, reason: str) -> None:
-        """A document that is not written."""
-        self.left_out[reason] += 1
-        if len(self.left_out_places) < _MOST_LISTED:
-            self.left_out_places.append((place, reason))
+    def leave_out(self, place: str, reason: str, found: str = "") -> None:
+        """A document that is not written.
 
-    def truncate(self, place: str, number: int) -> None:
+        :param reason: One of a few.
+        """
+        self.left_out[reason] += 1
+        # The first of each reason is always listed.
+        if self.left_out[reason] == 1 or len(self.left_out_places) < _MOST_LISTED:
+            self.left_out_places.append((place, reason, found))
+
+    def truncate(self, place: str, column: str, number: int) -> None:
         """A sentence whose end the encoder does not see."""
         self.num_truncated += 1
         if len(self.truncated_places) < _MOST_LISTED:
-            self.truncated_places.append((place, number))
+            self.truncated_places.append((place, column, number))
 
     def add(self, other: ShardRecord) -> None:
         """Adds another shard's."""

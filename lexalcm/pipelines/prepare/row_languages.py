@@ -30,7 +30,8 @@ class LanguageRule:
         :param default: The language of rows that name none.
         :param known: Codes of the encoder's languages; ``None``: it needs none.
         """
-        self._default, self._unknown, self._known = default, unknown, known
+        self._unknown, self._known = unknown, known
+        self._default = None if default is None else self._code(default) or default
 
     def of(self, given: str | None, place: str) -> RowLanguage | None:
         """
@@ -42,7 +43,7 @@ class LanguageRule:
         text = (given or "").strip()
         if not text and self._default is not None:
             return RowLanguage(self._default, "default")
-        code = sonar_code(text) if self._known is None else resolve_language(text, self._known)
+        code = self._code(text)
         if code is not None:
             return RowLanguage(code, "given" if code == text else "mapped")
         if text and self._known is None:
@@ -60,3 +61,6 @@ class LanguageRule:
             f'{place}: "{text}" is not a known language.{near_match(text, self._known or ())}\n'
             f"Take --lang for such rows (--unknown-lang default), or leave them out (--unknown-lang drop)."
         )
+
+    def _code(self, text: str) -> str | None:
+        return sonar_code(text) if self._known is None else resolve_language(text, self._known)

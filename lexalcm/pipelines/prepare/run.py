@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -13,7 +14,7 @@ from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import ConfigError, DataError, RunError
 from lexalcm.pipelines.json_file import read_json, write_json
 from lexalcm.pipelines.launch_config import LaunchConfig
-from lexalcm.pipelines.prepare.config import PrepareConfig
+from lexalcm.pipelines.prepare.config import PrepareConfig, without_secrets
 from lexalcm.pipelines.prepare.folder import REPORT_FILE, PreparedFolder, ShardNote
 from lexalcm.pipelines.prepare.inputs import ID_COLUMN, RawPlan, plan_inputs
 from lexalcm.pipelines.prepare.output_schema import OutputSchema
@@ -35,6 +36,9 @@ class PreparePlan:
 
     finished: tuple[ShardNote, ...]
 
+    settings: Mapping[str, Any]
+    """As the folder remembers them."""
+
     @property
     def pending(self) -> list[int]:
         """Numbers of the shards that are left."""
@@ -55,6 +59,9 @@ class Prepared:
     card: Path
 
     record: ShardRecord
+
+    dim: int
+    """Width of a concept."""
 
     num_files: int
 
@@ -84,17 +91,43 @@ def plan_prepare(
     if num_shards is not None and num_shards < 1:
         raise ConfigError(f"`num_shards` must be at least 1, but is {num_shards}.")
     folder = PreparedFolder(out)
+    _check_apart(config, folder.path)
     settings = {**config.settings(), "num_shards": num_shards}
-    going_on = write and folder.begin(settings, overwrite=overwrite)
-    if going_on and folder.plan_file.is_file():
+    if folder.check(settings, overwrite=overwrite):
         raw = _plan_of_before(folder, config)
-        return PreparePlan(folder, config, raw, tuple(folder.finished_shards()))
+        return PreparePlan(folder, config, raw, tuple(folder.finished_shards()), folder.settings())
     raw = plan_inputs(config.inputs, num_shards=num_shards, least_shards=least_shards, progress=progress)
-    # Columns whose names clash are refused now, not by a worker; their vectors' width does not matter for that.
-    OutputSchema(config, raw.schema, 1, split_column=raw.split_column)
+    _check_planned(config, raw)
     if write:
-        write_json(folder.plan_file, raw.to_json())
-    return PreparePlan(folder, config, raw, ())
+        folder.begin(settings, raw.to_json())
+    return PreparePlan(folder, config, raw, (), json.loads(json.dumps(settings)))
+
+
+def _check_apart(config: PrepareConfig, out: Path) -> None:
+    """:raises ConfigError: The output would be read as input, or written over it."""
+    for path in config.inputs.paths:
+        if not Path(path).exists():
+            continue
+        inside, outside = out.resolve(), Path(path).resolve()
+        if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+            raise ConfigError(f"OUT, {out}, and the input {path} lie in each other. Name a folder apart.")
+
+
+def _check_planned(config: PrepareConfig, raw: RawPlan) -> None:
+    """What can be told once the input's columns are known, so that no worker has to.
+
+    :raises ConfigError: A column cannot be written, or an option has no effect.
+    """
+    # The width of vectors does not matter for that.
+    schema = OutputSchema(config, raw.schema, 1, split_column=raw.split_column)
+    schema.check_writable()
+    drawn = ("validation_share", "test_share", "split_seed")
+    given = [name for name in drawn if getattr(config, name) is not None]
+    if raw.split_column is not None and given:
+        raise ConfigError(
+            f"`{given[0]}` is for splits that are drawn, but the input names them: `{raw.split_column}`. Leave one of them "
+            f"out (--drop-column {raw.split_column})."
+        )
 
 
 def _plan_of_before(folder: PreparedFolder, config: PrepareConfig) -> RawPlan:
@@ -126,26 +159,24 @@ def run_prepare(
     from lexalcm.pipelines.launch import launch
     from lexalcm.pipelines.prepare.work import PrepareWork
 
-    pending = plan.pending
-    if pending:
-        sized = launch_config.sized(len(pending), device=device)
-        num_workers = sized.num_workers or 1
-        plan.folder.clear_staging()
-        board = ProgressBoard(plan.folder.progress)
-        work = PrepareWork(
-            plan.folder,
-            [pending[i::num_workers] for i in range(num_workers)],
-            device=device,
-        )
-        launch(
-            work,
-            sized,
-            name="prepare",
-            board=board,
-            log_folder=plan.folder.logs,
-            on_tick=lambda: None if on_progress is None else on_progress(board.totals()),
-        )
-    return _finish(plan)
+    with plan.folder.locked():
+        if plan.folder.settings() != plan.settings:
+            raise ConfigError(f"{plan.folder.path} was begun anew by another command meanwhile.")
+        pending = plan.pending
+        if pending:
+            sized = launch_config.sized(len(pending), device=device)
+            num_workers = sized.num_workers or 1
+            plan.folder.clear_staging()
+            board = ProgressBoard(plan.folder.progress)
+            launch(
+                PrepareWork(plan.folder, [pending[i::num_workers] for i in range(num_workers)], device=device),
+                sized,
+                name="prepare",
+                board=board,
+                log_folder=plan.folder.logs,
+                on_tick=lambda: None if on_progress is None else on_progress(board.totals()),
+            )
+        return _finish(plan)
 
 
 def _finish(plan: PreparePlan) -> Prepared:
@@ -163,6 +194,12 @@ def _finish(plan: PreparePlan) -> Prepared:
     if record.num_documents == 0:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in record.left_out.most_common())
         raise DataError(f"None of the {record.num_seen:,} documents could be used ({reasons}).")
+    different = next((note for note in notes if note.comparable_facts != notes[0].comparable_facts), None)
+    if different is not None:
+        raise DataError(
+            f"Shards {notes[0].index} and {different.index} of {folder.path} were made by different models or versions.\n"
+            f"Begin anew with --overwrite."
+        )
     facts = _facts(plan, notes, record)
     sizes = {name: size for note in notes for name, size in note.files.items()}
     report = {**facts, **record.to_json(), "settings": folder.settings(), "files": sizes}
@@ -172,7 +209,7 @@ def _finish(plan: PreparePlan) -> Prepared:
         config=_card_config(plan.config, notes[0].facts["encoder"]["dim"]),
         facts=facts,
     )
-    return Prepared(folder.path, card, record, len(sizes), sum(sizes.values()))
+    return Prepared(folder.path, card, record, notes[0].facts["encoder"]["dim"], len(sizes), sum(sizes.values()))
 
 
 def _facts(plan: PreparePlan, notes: Sequence[ShardNote], record: ShardRecord) -> dict[str, Any]:
@@ -184,7 +221,7 @@ def _facts(plan: PreparePlan, notes: Sequence[ShardNote], record: ShardRecord) -
         "command": "fairseq2 lcm prepare",
         "lexalcm": __version__,
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "input": list(plan.config.inputs.paths),
+        "input": [without_secrets(path) for path in plan.config.inputs.paths],
         "segmenter": first["segmenter"],
         "encoder": first["encoder"],
         "dtype": plan.config.dtype,

@@ -3,36 +3,37 @@
 from __future__ import annotations
 
 import gc
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
+from lexalcm.errors import DataError, RunError
 from lexalcm.pipelines.json_file import read_json
 from lexalcm.pipelines.launch_worker import worker_device
 from lexalcm.pipelines.prepare.config import PrepareConfig, read_settings
-from lexalcm.pipelines.prepare.folder import PreparedFolder, ShardNote
+from lexalcm.pipelines.prepare.folder import PreparedFolder, ShardNote, comparable
 from lexalcm.pipelines.prepare.inputs import RawPlan, RawShard, RawShardsConfig
 from lexalcm.pipelines.prepare.mapper import DocumentMapper
 from lexalcm.pipelines.prepare.output import ConceptOutput, ShardFiles
 from lexalcm.pipelines.prepare.output_schema import OutputSchema
 from lexalcm.pipelines.prepare.record import ShardRecord
 from lexalcm.pipelines.prepare.row_languages import LanguageRule
+from lexalcm.pipelines.prepare.windows import Windows
 from lexalcm.pipelines.quiet_stopes import PartitionedDataMapper, PartitionedDataMapperConfig, Requirements
 from lexalcm.pipelines.worker_progress import WorkerProgress
 from lexalcm.text.encoders import create_encoder
 from lexalcm.text.interface import SentenceEncoder
+from lexalcm.text.languages import check_language, resolve_language
 from lexalcm.text.segment import CuttingSegmenter, create_segmenter
 
 # stopes reports each batch, and that it does not check schemas, under the name of the class.
 logging.getLogger("PrepareWork").setLevel(logging.ERROR)
-
-DOCUMENTS_AT_A_TIME: Final = 256
-"""Documents whose sentences are batched together: thousands of sentences, sorted by length."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Tools:
             tokenizer=config.tokenizer_card,
             pooling=config.pooling,
         )
+        if config.lang is not None and encoder.langs is not None:
+            check_language(resolve_language(config.lang, encoder.langs) or config.lang, encoder.langs)
         languages = LanguageRule(
             default=config.lang,
             unknown=config.unknown_lang,
@@ -97,7 +100,7 @@ class PrepareWork(PartitionedDataMapper):
         """
         # stopes reads its configuration with OmegaConf, which would put the environment into a path with ${...}: what
         # the user names travels beside it. Each window is handed on at once.
-        inputs = RawShardsConfig(input_file=folder.plan_file.name, batch_size=DOCUMENTS_AT_A_TIME)
+        inputs = RawShardsConfig(input_file=folder.plan_file.name)
         output = ConceptOutput(dataset_path="", batch_size=1)
         super().__init__(PartitionedDataMapperConfig(inputs, output))
         self._folder = folder.path
@@ -136,12 +139,19 @@ class PrepareWork(PartitionedDataMapper):
             progress.at("loading")
             self._progress = progress
             self._tools = Tools.load(config, worker_device(self._device, iteration_index))
+            _check_alike(self._tools, folder)
             # stopes collects garbage after each window: what is loaded for good need not be looked through each time.
             gc.freeze()
             schema = OutputSchema(config, plan.schema, self._tools.encoder.dim, split_column=plan.split_column)
             for number in iteration_value:
                 progress.at(f"shard {number}")
-                self._run_shard(folder, plan.shards[number], schema)
+                try:
+                    self._run_shard(folder, plan.shards[number], schema)
+                except OSError as ex:
+                    raise RunError(
+                        f"Shard {number} of {folder.path} could not be finished: {ex}.\nMend that and run the same command: "
+                        f"it goes on with this shard."
+                    ) from ex
                 progress.add(units=1)
             progress.at(None)
         return []
@@ -155,7 +165,7 @@ class PrepareWork(PartitionedDataMapper):
         self.output_dataset_config.files = files
         self.state = None
         try:
-            super().run(shard, shard.index)
+            super().run(Windows(shard=shard), shard.index)
             sizes = files.commit()
         except BaseException:
             files.discard()
@@ -170,3 +180,18 @@ class PrepareWork(PartitionedDataMapper):
         table = self._mapper(raw)
         self._progress.add(documents=raw.num_rows, sentences=self._mapper.record.num_sentences - sentences)
         return table
+
+
+def _check_alike(tools: Tools, folder: PreparedFolder) -> None:
+    """:raises DataError: Shards that are finished were made by other models or versions."""
+    note = next(folder.finished_shards(), None)
+    if note is None:
+        return
+    found, now = note.comparable_facts, json.loads(json.dumps(comparable(tools.facts())))
+    for part in found:
+        for fact in sorted({*found[part], *now[part]}):
+            if found[part].get(fact) != now[part].get(fact):
+                raise DataError(
+                    f"{folder.path} was begun with a {part} whose `{fact}` was {found[part].get(fact)}, but now it is "
+                    f"{now[part].get(fact)}.\nPut it back as it was, or begin anew with --overwrite."
+                )

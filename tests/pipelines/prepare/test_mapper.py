@@ -58,7 +58,8 @@ def test_documents_without_text_are_left_out_and_named() -> None:
     work = mapper(raw)
     assert [row["id"] for row in work(raw).to_pylist()] == ["d0", "d3"]
     assert work.record.left_out == {"no text in `text`": 2}
-    assert work.record.left_out_places == [("raw.jsonl:2", "no text in `text`"), ("raw.jsonl:3", "no text in `text`")]
+    reason = "no text in `text`"
+    assert work.record.left_out_places == [("raw.jsonl:2", reason, ""), ("raw.jsonl:3", reason, "")]
     assert (work.record.num_documents, work.record.num_seen, work.record.num_sentences) == (2, 4, 2)
 
 
@@ -81,14 +82,21 @@ def test_sentences_beyond_the_encoders_limit_are_flagged_by_row() -> None:
     )
     work = mapper(raw, max_tokens=10)
     assert [row["text_sentences_truncated"] for row in work(raw).to_pylist()] == [[1], [], [0, 2]]
-    assert work.record.truncated_places == [("raw.jsonl:1", 1), ("raw.jsonl:3", 0), ("raw.jsonl:3", 2)]
+    assert work.record.truncated_places == [
+        ("raw.jsonl:1", "text_sentences", 1),
+        ("raw.jsonl:3", "text_sentences", 0),
+        ("raw.jsonl:3", "text_sentences", 2),
+    ]
     with pytest.raises(DataError, match=r'raw.jsonl:1: sentence 1 of `text`, "A long one here....", has more tokens'):
         mapper(raw, max_tokens=10, too_long="refuse")(raw)
 
 
 def test_a_vector_that_half_cannot_hold_is_named() -> None:
     raw = raw_table([{"text": "A."}, {"text": "B. " + "x" * 70_000}])
-    with pytest.raises(DataError, match="raw.jsonl:2: sentence 1 has a vector that float16 cannot hold"):
+    with pytest.raises(
+        DataError,
+        match="raw.jsonl:2: sentence 1 of `text` has a vector that is zero or infinite in float16.*--dtype float32",
+    ):
         mapper(raw, dtype="float16", segment_length=100_000)(raw)
 
 
@@ -120,8 +128,27 @@ def test_a_split_must_be_a_name(value: str | None) -> None:
 
 @pytest.mark.parametrize(
     "column, message",
-    [("lang", "--lang-column lang.*--drop-column lang"), ("text_sentences", "--drop-column text_sentences")],
+    [
+        ("lang", "--lang-column lang.*--drop-column lang"),
+        ("split", "--split-column split.*--drop-column split"),
+        ("text_sentences", "--drop-column text_sentences"),
+    ],
 )
 def test_a_column_that_would_be_replaced_is_refused(column: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         mapper(raw_table([{"text": "A.", column: "x"}]))
+
+
+def test_reasons_are_few_and_what_was_found_stands_with_the_place() -> None:
+    raw = raw_table([{"text": "A.", "code": f"nonsense {i}"} for i in range(5)])
+    work = mapper(raw, lang_column="code", unknown_lang="drop")
+    work(raw)
+    assert work.record.left_out == {"its language is not known": 5}
+    assert work.record.left_out_places[4] == ("raw.jsonl:5", "its language is not known", "nonsense 4")
+
+
+def test_many_sentences_are_encoded_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = raw_table([{"text": text} for text in TEXTS])
+    whole = mapper(raw)(raw).to_pylist()
+    monkeypatch.setattr("lexalcm.pipelines.prepare.mapper._ENCODED_AT_A_TIME", 3)
+    assert mapper(raw)(raw).to_pylist() == whole

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.errors import ConfigError, DataError, RunError
 from lexalcm.pipelines.launch_config import LaunchConfig
-from lexalcm.pipelines.prepare.config import PrepareConfig
+from lexalcm.pipelines.prepare.config import PrepareConfig, without_secrets
 from lexalcm.pipelines.prepare.inputs import InputConfig
 from lexalcm.pipelines.prepare.mapper import DocumentMapper
 from lexalcm.pipelines.prepare.run import Prepared, plan_prepare, run_prepare
@@ -122,7 +123,7 @@ def test_what_is_done_is_not_done_again(texts: Path, tmp_path: Path, monkeypatch
 def test_work_that_was_broken_off_ends_as_undisturbed_work(
     stop_after: int, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lexalcm.pipelines.prepare.work.DOCUMENTS_AT_A_TIME", 8)
+    monkeypatch.setattr("lexalcm.pipelines.prepare.windows.DOCUMENTS_AT_A_TIME", 8)
     prepare(config(texts), tmp_path / "whole", num_shards=3)
     plain, calls = DocumentMapper.__call__, iter(range(100))
 
@@ -233,6 +234,76 @@ def test_settings_that_changed_meanwhile_are_refused(texts: Path, tmp_path: Path
         prepare(config(texts), tmp_path / "out", num_shards=2)
 
 
+def test_a_failure_before_any_work_binds_nobody(texts: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has a column `lang`"):
+        prepare(config(texts, lang_column=None, lang="eng_Latn"), tmp_path / "out")
+    assert prepare(config(texts), tmp_path / "out").record.num_documents == NUM_DOCUMENTS
+
+
+def test_nothing_is_overwritten_for_an_input_that_cannot_be_read(texts: Path, tmp_path: Path) -> None:
+    prepare(config(texts), tmp_path / "out")
+    before = bytes_of(tmp_path / "out")
+    with pytest.raises(DataError, match="typo.jsonl does not exist"):
+        prepare(config(tmp_path / "typo.jsonl"), tmp_path / "out", overwrite=True)
+    assert bytes_of(tmp_path / "out") == before and len(before) == 2
+
+
+def test_input_and_output_must_lie_apart(texts: Path, tmp_path: Path) -> None:
+    for source, out in ((tmp_path, tmp_path / "out"), (texts, tmp_path)):
+        with pytest.raises(ConfigError, match="lie in each other"):
+            prepare(config(source), out, overwrite=True)
+
+
+def test_two_commands_do_not_work_in_one_folder(texts: Path, tmp_path: Path) -> None:
+    plan = plan_prepare(config(texts), tmp_path / "out")
+    with plan.folder.locked(), pytest.raises(ConfigError, match=r"Another command is at work in .* \(process \d+ on"):
+        run_prepare(plan, LaunchConfig(num_workers=1), device="cpu")
+    with plan.folder.locked(), pytest.raises(ConfigError, match="Another command is at work"):
+        plan_prepare(config(texts, dtype="float32"), tmp_path / "out", overwrite=True)
+
+
+def test_work_goes_on_with_the_same_models_alone(texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lexalcm.text.stand_in_encoder import StandInEncoder
+
+    prepare(config(texts), tmp_path / "out", num_shards=2)
+    (tmp_path / "out" / "split=train" / "part-00001.parquet").unlink()
+    plain = StandInEncoder.facts
+    monkeypatch.setattr(StandInEncoder, "facts", lambda self: {**plain(self), "weights": "others"})
+    with pytest.raises(DataError, match="an encoder whose `weights` was None, but now it is others|encoder whose"):
+        prepare(config(texts), tmp_path / "out", num_shards=2)
+
+
+def test_what_parquet_cannot_hold_is_refused_before_any_work(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"], "text": ["A."], "lang": ["en"]}), tmp_path / "t.parquet")
+    odd = pa.table({"text": ["A."], "lang": ["en"], "odd": pa.array([{}], pa.struct([]))})
+    with pa.OSFile(str(tmp_path / "t.arrow"), "wb") as file, pa.ipc.new_stream(file, odd.schema) as stream:
+        stream.write_table(odd)
+    with pytest.raises(ConfigError, match=r"column `odd` is struct<>, which parquet cannot hold.*--drop-column odd"):
+        prepare(config(tmp_path / "t.arrow"), tmp_path / "out")
+
+
+def test_files_named_by_themselves_have_the_splits_of_their_paths(tmp_path: Path) -> None:
+    paths = []
+    for split in ("train", "test"):
+        paths.append(tmp_path / "in" / f"split={split}" / f"{split}.jsonl")
+        paths[-1].parent.mkdir(parents=True)
+        paths[-1].write_text("".join(json.dumps({"text": f"A {i}.", "lang": "en"}) + "\n" for i in range(20)))
+    fields = {"validation_share": None}
+    for number, source in enumerate((paths, [tmp_path / "in"], [tmp_path / "in" / "split=*" / "*.jsonl"])):
+        prepared = prepare(config(*source, **fields), tmp_path / f"out{number}")
+        assert prepared.record.documents == {"train": 20, "test": 20}
+    with pytest.raises(ConfigError, match="`validation_share` is for splits that are drawn"):
+        prepare(config(*paths, validation_share=0.5), tmp_path / "other")
+
+
+def test_urls_are_told_without_who_asked_for_them(tmp_path: Path) -> None:
+    url = "https://user:hunter2@host.example/a.jsonl?X-Signature=SECRET"
+    settings = config(Path("x"), lang_column="lang").settings()
+    assert settings["paths"] == ["x"]
+    assert without_secrets(url) == "https://host.example/a.jsonl"
+    assert without_secrets("/data/a?b.jsonl") == "/data/a?b.jsonl"
+
+
 def test_a_default_language_that_the_encoder_does_not_know_is_refused_first(texts: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='"english_Latn" is not a known language'):
         plan_prepare(config(texts, encoder="sonar", dim=None, lang="english_Latn"), tmp_path / "out")
@@ -288,4 +359,6 @@ def test_sat_and_sonar_do_the_same_through_their_own_pipelines(
         expected = encoder.encode(sentences, row["lang"])
         np.testing.assert_allclose(row["text_sentences_sonar_emb"], expected, atol=1e-6)
     assert [s.strip() for s in written[0]["text_sentences"]] == list(SENTENCES)
-    assert written[5]["text_sentences_truncated"] == [40] and prepared.record.truncated_places == [("t.jsonl:6", 40)]
+    assert written[5]["text_sentences_truncated"] == [40] and prepared.record.truncated_places == [
+        ("t.jsonl:6", "text_sentences", 40)
+    ]
