@@ -5,6 +5,7 @@ A folder of sentence-transformers (``modules.json``) names its pooling; any othe
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ Pooling = Literal["mean", "cls", "max", "last"]
 
 _CONFIG_FILE: Final = "config.json"
 _WEIGHT_FILES: Final = ("*.safetensors", "pytorch_model*.bin")
+_FINGERPRINT_BYTES: Final = 1 << 20
 _POOLING_FLAGS: Final[dict[str, Pooling]] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -45,8 +47,8 @@ class EncoderFolder:
     max_tokens: int | None
     """Of a sentence; None where the folder does not say."""
 
-    weights: Mapping[str, int]
-    """Files and their sizes in bytes."""
+    weights: Mapping[str, str]
+    """Files with what tells them from others of the same name."""
 
 
 def read_encoder_folder(folder: Path | str, *, pooling: str | None = None) -> EncoderFolder:
@@ -64,7 +66,7 @@ def read_encoder_folder(folder: Path | str, *, pooling: str | None = None) -> En
     path = folder / modules.get("Transformer", "")
     if not (path / _CONFIG_FILE).is_file():
         raise CheckpointError(f'There is no {_CONFIG_FILE} in "{path}", so it is not the folder of an encoder.')
-    weights = {file.name: file.stat().st_size for kind in _WEIGHT_FILES for file in sorted(path.glob(kind))}
+    weights = {file.name: _fingerprint(file) for kind in _WEIGHT_FILES for file in sorted(path.glob(kind))}
     if not weights:
         raise CheckpointError(f'There are no weights in "{path}": no model.safetensors and no pytorch_model.bin.')
     transformer = _read_json(path / "sentence_bert_config.json")
@@ -120,3 +122,14 @@ def _read_json(file: Path, *, kind: type = dict) -> Any:
     if not isinstance(content, kind):
         raise CheckpointError(f'"{file}" must hold a JSON {"object" if kind is dict else "array"}.')
     return content
+
+
+def _fingerprint(file: Path) -> str:
+    """Tells files of weights apart at once: of a large one, its start, middle and end are read."""
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(file, "rb") as stream:
+        for start in (0, size // 2, max(0, size - _FINGERPRINT_BYTES)):
+            stream.seek(start)
+            digest.update(stream.read(_FINGERPRINT_BYTES))
+    return digest.hexdigest()[:16]
