@@ -16,6 +16,7 @@ from lexalcm.cli.launch_options import add_launch_arguments, launch_config
 from lexalcm.cli.segmenter_options import add_segmenter_options
 
 if TYPE_CHECKING:
+    from lexalcm.pipelines.launch_config import LaunchConfig
     from lexalcm.pipelines.prepare.config import PrepareConfig
     from lexalcm.pipelines.prepare.run import Prepared, PreparePlan
     from lexalcm.pipelines.worker_progress import Progress
@@ -36,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help=".jsonl, .json, .csv, .tsv or .txt (a document a file), plain or compressed; .parquet; a folder of these; a "
         "dataset that Hugging Face saved to disk; each a path or a URL, such as hf://datasets/ORG/NAME",
     )
-    parser.add_argument("output", metavar="OUT", type=Path, help="the folder to write")
+    parser.add_argument("output", metavar="OUT", help="the folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run has put there")
     parser.add_argument("--dry-run", action="store_true", help="look through the input, tell the plan, write nothing")
     _add_input_options(parser)
@@ -155,7 +156,7 @@ def run(args: Namespace) -> int:
         config,
         args.output,
         num_shards=args.num_shards,
-        least_shards=launch.sized(_MANY, device=args.device).num_workers or 1,
+        least_shards=_least_shards(launch, args.device),
         overwrite=args.overwrite,
         write=not args.dry_run,
         progress=_say_bytes if sys.stderr.isatty() else None,
@@ -216,6 +217,13 @@ def _config(args: Namespace) -> PrepareConfig:
     return PrepareConfig(inputs=inputs, **given)
 
 
+def _least_shards(launch: LaunchConfig, device: str) -> int:
+    """One for each worker that somebody asked for, or that this machine has."""
+    if launch.launcher == "slurm":
+        return launch.num_workers or launch.nodes or 1
+    return launch.sized(_MANY, device=device).num_workers or 1
+
+
 def _tell_plan(plan: PreparePlan) -> None:
     raw, done = plan.raw, len(plan.finished)
     print(
@@ -242,6 +250,8 @@ def _tell_result(prepared: Prepared) -> None:
             f"  {record.num_truncated:,} sentence(s) have more tokens than the encoder takes, and only their start is "
             f"encoded; the first is sentence {number} of {place}. See the columns ..._truncated and preparation.json."
         )
+    if not record.documents["train"]:
+        print("  no document is in the split train: there is nothing to train on")
     width = "" if prepared.dim == _USUAL_DIM else f" model.config_overrides.concept_dim={prepared.dim}"
     print(f"Train on it: fairseq2 lcm train pre1 runs/a --config dataset.name={prepared.card}{width}")
 

@@ -28,6 +28,9 @@ _SUFFIX = ".safetensors"
 _OF_MAKING = ("langs", "sentences", "encoder", "device", "dtype", "dim")
 
 
+_MOST_NAMED = 5
+
+
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUT", nargs="?", type=Path, help="the .safetensors file to write")
     parser.add_argument(
@@ -105,10 +108,13 @@ def _show(path: Path, max_cosine: float) -> int:
         return 0
     cosines_NN = pairwise_cosines(special.vectors)
     print("\n".join([*_names(special, path), "", "Cosine similarity", *_table(cosines_NN)]))
-    for pair in close_pairs(special, max_cosine):
+    pairs = close_pairs(special, max_cosine)
+    if pairs:
+        named = [f"{pair.first} and {pair.second} ({pair.cosine:.3f})" for pair in pairs[:_MOST_NAMED]]
+        more = f" and {len(pairs) - _MOST_NAMED} more" if len(pairs) > _MOST_NAMED else ""
         sys.stderr.write(
-            f"warning: {pair.first} and {pair.second} have a cosine of {pair.cosine:.3f}, above {max_cosine:g}: what "
-            f"is near one is near the other. Choose other words (--sentences), or generate with an --end-threshold "
+            f"warning: too near to tell apart, cosine above {max_cosine:g}: {', '.join(named)}{more}.\n"
+            f"What is near one is near the other. Choose other words (--sentences), or generate with an --end-threshold "
             f"above it.\n"
         )
     return 0

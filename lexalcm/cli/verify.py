@@ -17,6 +17,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
+_NONE = "none"
 _STDOUT = "-"
 
 
@@ -25,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--split", default="all", help="split to check (default: all, which also compares them)")
     parser.add_argument("--column", metavar="NAME", help="column of embeddings (default: text_sentences_sonar_emb)")
     parser.add_argument(
-        "--text-column", metavar="NAME", help="column of sentences (default: text_sentences where a file has it)"
+        "--text-column", metavar="NAME", help="column of sentences; none for data without text (default: text_sentences)"
     )
     parser.add_argument("--id-column", metavar="NAME", help="column of ids (default: id where a file has it)")
     parser.add_argument(
@@ -70,13 +71,14 @@ def run(args: Namespace) -> int:
         )
     given = {
         "embedding_column": args.column,
-        "text_column": args.text_column,
+        "text_column": None if args.text_column == _NONE else args.text_column,
         "id_column": args.id_column,
         "concept_dim": args.width,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
     config = VerifyConfig(
         data=_data(args.dataset, overrides),
+        needs_text=args.text_column != _NONE,
         split=None if args.split == "all" else args.split,
         max_length=args.max_length,
         num_workers=default_workers() if args.workers is None else args.workers,
@@ -104,9 +106,11 @@ def run(args: Namespace) -> int:
 
 def _data(name: str, overrides: dict[str, Any]) -> Any:
     """The dataset at a path, or the one that cards describe."""
+    from lexalcm.data.dataset_card import DATASET_CARD
     from lexalcm.data.sources import ConceptParquetConfig
 
-    if "://" in name or (Path(name).exists() and not name.endswith((".yaml", ".yml"))):
+    is_path = "://" in name or (Path(name).exists() and not name.endswith((".yaml", ".yml")))
+    if is_path and not (Path(name) / DATASET_CARD).is_file():
         # Files are checked without fairseq2, which takes seconds to start.
         return ConceptParquetConfig(path=name, **overrides)
     from lexalcm.installation import check_setup

@@ -111,18 +111,34 @@ def find_files(root: str) -> list[FoundFile]:
     local = isinstance(file_system, LocalFileSystem)
     try:
         if not file_system.exists(path):
-            resolved = f" (looked at {os.path.abspath(path)})" if local else ""
-            raise DataError(f"The dataset {root} does not exist{resolved}.")
+            raise DataError(f"The dataset {root} {why_not_there(file_system, path)}.")
         parts = PurePosixPath(path.rstrip("/")).parts
         if file_system.isfile(path):
             names, parts = [(path, parts[-1])], parts[:-1]
         else:
             walk = _walk_local(path) if local else _walk_remote(file_system, path)
             names = sorted(walk, key=lambda item: item[1])
-    except (OSError, ValueError) as ex:
-        raise DataError(f"The dataset {root} cannot be listed: {reason_of(ex)}") from None
+    except DataError:
+        raise
+    except Exception as ex:  # the library behind a URL raises what it likes, for want of credentials say
+        raise DataError(f"The dataset {root} cannot be listed: {reason_of(ex)}") from ex
     # A path given may itself lead to a split or a partition: DIR/split=train, DIR/Train.
     return [_found(file_system, name, relative, parts[-1:]) for name, relative in names]
+
+
+def why_not_there(file_system: Any, path: str) -> str:
+    """What to say of a path that a file system does not find: fsspec says the same of a server that it cannot reach."""
+    if isinstance(file_system, LocalFileSystem):
+        return f"does not exist (looked at {os.path.abspath(path)})"
+    try:
+        file_system.info(path)
+    except FileNotFoundError as ex:
+        cause = ex.__cause__
+        if cause is not None and getattr(cause, "status", None) is None:
+            return f"cannot be reached: {reason_of(cause)}"
+    except Exception as ex:  # whatever it is, it is why
+        return f"cannot be reached: {reason_of(ex)}"
+    return "does not exist"
 
 
 def _found(file_system: Any, path: str, relative: str, above: Sequence[str]) -> FoundFile:

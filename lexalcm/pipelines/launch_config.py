@@ -191,7 +191,7 @@ def parse_minutes(text: str) -> int:
     :raises ConfigError: It is none of these.
     """
     match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip(), flags=re.ASCII)
-    if match is None:
+    if match is None or any(int(part or 0) > 59 for part in match.groups()[2:]):
         raise ConfigError(f'--time "{text}" is not a time. Say minutes (90), HH:MM:SS (01:30:00) or D-HH:MM (1-12:00).')
     days, *rest = match.groups()
     first, second, third = (int(part or 0) for part in rest)

@@ -17,6 +17,7 @@ from fairseq2.utils.structured import ValueConverter
 from lexalcm.checkpoints.resolve import resolve_card
 from lexalcm.data.datacards import PATH_FIELD, path_beside, read_datacard
 from lexalcm.data.dataset import ConceptParquetDataset
+from lexalcm.data.dataset_card import DATASET_CARD
 from lexalcm.data.dataset_names import DatasetName, join_datasets, parse_dataset_names
 from lexalcm.data.sources import CONCEPT_PARQUET, ConceptParquetConfig
 from lexalcm.errors import CardError, ConfigError, near_match, unknown_name
@@ -149,6 +150,7 @@ def open_named_dataset(name: str, *, column: str | None = None, skip_bad_rows: b
     if skip_bad_rows:
         overrides["on_bad_rows"] = "skip"
     section = ConceptDatasetSection(config_overrides=overrides or None)
+    name = _card_within(name)
     if _is_path(name):
         section.path = name
     else:
@@ -162,6 +164,7 @@ def named_config(name: str, overrides: Mapping[str, Any] | None = None) -> Conce
     :param overrides: Fields of the configuration, which win over the cards'.
     """
     overrides = dict(overrides or {})
+    name = _card_within(name)
     if _is_path(name):
         return ConceptParquetConfig(path=name, **overrides)
     section = ConceptDatasetSection(name=name, config_overrides=overrides or None)
@@ -169,6 +172,12 @@ def named_config(name: str, overrides: Mapping[str, Any] | None = None) -> Conce
     if not isinstance(config, ConceptParquetConfig):
         raise ConfigError(f"{name} is not a dataset of parquet files with concepts, but a {type(config).__name__}.")
     return config
+
+
+def _card_within(name: str) -> str:
+    """The card in a folder that was prepared here: it knows what is source and what is target."""
+    card = Path(name) / DATASET_CARD
+    return str(card) if card.is_file() else name
 
 
 def _is_path(name: str) -> bool:

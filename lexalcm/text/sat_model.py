@@ -124,6 +124,6 @@ def _told_plainly(model: str | Path, tokenizer: str | Path, file: str) -> Iterat
         reason = str(ex).partition("\n")[0]
         raise CheckpointError(
             f'The SaT model "{model}" with tokenizer "{tokenizer}" cannot be loaded: {reason}\n'
-            f"Without a network, give folders that hold both: config.json and {file} of "
-            f"{_HUB}/{Path(model).name}, and the tokenizer of {_TOKENIZER}."
+            f"Without a network, give a folder (--segmenter-path) that holds both: config.json and {file} of a model of "
+            f"{_HUB}, and the tokenizer of {_TOKENIZER}.\nOr split by rules, which need no model: --segmenter rules."
         ) from ex

@@ -65,7 +65,7 @@ def test_two_that_can_hardly_be_told_apart_are_warned_of(tmp_path: Path, capsys:
     (tmp_path / "mine.yaml").write_text("sentences: {begin: {eng_Latn: It is so.}, stop: {eng_Latn: It is so}}")
     words = [tmp_path / "s.safetensors", *STAND_IN, "--sentences", tmp_path / "mine.yaml"]
     assert special_concepts(*words, "--max-cosine", 0.5) == 0
-    assert "warning: begin and stop have a cosine of 0.9" in capsys.readouterr().err
+    assert "cosine above 0.5: begin and stop (0.9" in capsys.readouterr().err
     assert special_concepts(*words, "--max-cosine", 1, "--overwrite") == 0
     assert "warning" not in capsys.readouterr().err
 
@@ -75,7 +75,7 @@ def test_the_published_vectors_are_shown_as_they_are(capsys: pytest.CaptureFixtu
     assert special_concepts("--show", PUBLISHED) == 0
     out, err = capsys.readouterr()
     assert "4 special concepts of 1,024 dimensions" in out and "does not tell its sentence" in out
-    assert "warning: EndOfText and StartOfText have a cosine of 0.952, above 0.9" in err
+    assert "cosine above 0.9: EndOfText and StartOfText (0.952)." in err
 
 
 def test_sonar_encodes_each_language_as_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,8 @@ def test_a_card_says_which_columns_are_checked(tmp_path: Path, capsys: pytest.Ca
     card = write_dataset_card(tmp_path, name="mine", config={"embedding_column": "emb"}, facts={})
     assert verify(card) == 1
     assert "row 0 (row 4 of the file): a zero vector" in capsys.readouterr().out
+    assert verify(tmp_path) == 1 and "a zero vector" in capsys.readouterr().out, "it holds for its folder too"
+    card.unlink()
     assert verify(tmp_path) == 1, "without it the usual column is looked for"
     assert "no column `text_sentences_sonar_emb`" in capsys.readouterr().out
     assert verify(tmp_path, "--column", "emb") == 1

@@ -55,10 +55,18 @@ def write(path: Path, content: pa.Table, **options: Any) -> Path:
 
 
 def check(
-    path: Path, *, num_workers: int = 2, split: str | None = None, max_length: int = 250, **fields: Any
+    path: Path,
+    *,
+    num_workers: int = 2,
+    split: str | None = None,
+    max_length: int = 250,
+    needs_text: bool = False,
+    **fields: Any,
 ) -> Verified:
     data = fields.pop("data", None) or ConceptParquetConfig(path=str(path), **fields)
-    return verify(VerifyConfig(data=data, num_workers=num_workers, split=split, max_length=max_length))
+    return verify(
+        VerifyConfig(data=data, num_workers=num_workers, split=split, max_length=max_length, needs_text=needs_text)
+    )
 
 
 def told(verified: Verified) -> dict[str, list[Problem]]:
@@ -277,6 +285,15 @@ def test_embeddings_of_another_type_are_one_problem(tmp_path: Path, column: pa.A
     assert found.findings.count("error") == 1
 
 
+def test_text_is_needed_unless_somebody_says_that_there_is_none(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", table(documents(3, seed=1)).select([EMBEDDING_COLUMN]))
+    assert [(p.file, p.column) for p in told(check(tmp_path, needs_text=True))["missing_column"]] == [
+        ("a.parquet", TEXT_COLUMN)
+    ]
+    found = check(tmp_path)
+    assert not found.findings.count("error") and "no_text" in told(found)
+
+
 def test_columns_that_differ_between_files_are_told(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", table(documents(3, seed=1), title=pa.array(["a"] * 3), name="a"))
     title = pa.array(["a"] * 3).dictionary_encode()
@@ -373,7 +390,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 from pathlib import Path
 from lexalcm.pipelines.verify.run import verify, VerifyConfig
 from lexalcm.data.sources import ConceptParquetConfig
-found = verify(VerifyConfig(data=ConceptParquetConfig(path={str(file)!r}), num_workers=2))
+found = verify(VerifyConfig(data=ConceptParquetConfig(path={str(file)!r}), num_workers=2, needs_text=False))
 assert found.totals.num_checked == {num_vectors // 10} and not found.findings.count("error")
 lines = Path("/proc/self/status").read_text().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))

@@ -74,8 +74,9 @@ class PreparedFolder:
             raise ConfigError(
                 f"{self.path} is not empty and does not come from `prepare` ({present[0]} lies in it). Name another folder."
             )
-        # Without a plan nothing was done yet, and what was asked for then does not matter.
-        if overwrite or not (self.plan_file.is_file() and self.settings_file.is_file()):
+        # Where no shard is done, what was asked for before does not matter.
+        is_begun = self.plan_file.is_file() and self.settings_file.is_file() and any(self._notes.glob("*.json"))
+        if overwrite or not is_begun:
             return False
         self._compare(settings)
         return True

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from fsspec.implementations.local import LocalFileSystem
 
-from lexalcm.data.discover import partitions_of, reason_of
+from lexalcm.data.discover import partitions_of, reason_of, why_not_there
 from lexalcm.errors import DataError
 from lexalcm.pipelines.prepare.raw_folders import Found, open_file_system, saved_dataset, walk
 from lexalcm.text.checks import has_half_character
@@ -126,7 +126,6 @@ def changes_between(before: Iterable[RawFile], now: Iterable[RawFile]) -> list[s
 
 def _files_of(root: str, format: str | None) -> list[RawFile]:
     file_system, path = open_file_system(root)
-    local = isinstance(file_system, LocalFileSystem)
     try:
         if file_system.isfile(path):
             found = Found(path, PurePosixPath(path).name, _partitions_above(path))
@@ -134,8 +133,7 @@ def _files_of(root: str, format: str | None) -> list[RawFile]:
         if not file_system.exists(path):
             names = sorted(file_system.glob(path)) if any(c in path for c in "*?[") else []
             if not names:
-                resolved = f" (looked at {os.path.abspath(path)})" if local else ""
-                raise DataError(f"The input {root} does not exist{resolved}.")
+                raise DataError(f"The input {root} {why_not_there(file_system, path)}.")
             below = os.path.commonpath([str(PurePosixPath(p).parent) for p in names]).rstrip("/") + "/"
             listed = [Found(p, p.removeprefix(below), _partitions_above(p)) for p in names if file_system.isfile(p)]
         elif saved := saved_dataset(file_system, path):
@@ -143,8 +141,10 @@ def _files_of(root: str, format: str | None) -> list[RawFile]:
         else:
             listed = sorted(walk(file_system, path), key=lambda found: found.name)
         return [_raw_file(found, root, file_system, kind) for found, kind in _chosen(root, listed, format)]
-    except (OSError, ValueError) as ex:
-        raise DataError(f"The input {root} cannot be listed: {reason_of(ex)}") from None
+    except DataError:
+        raise
+    except Exception as ex:  # the library behind a URL raises what it likes, for want of credentials say
+        raise DataError(f"The input {root} cannot be listed: {reason_of(ex)}") from ex
 
 
 def _partitions_above(path: str) -> dict[str, str | None]:

@@ -90,6 +90,8 @@ def plan_prepare(
     _check_language(config)
     if num_shards is not None and num_shards < 1:
         raise ConfigError(f"`num_shards` must be at least 1, but is {num_shards}.")
+    if "://" in str(out) or ":/" in str(out):
+        raise ConfigError(f"OUT must be a folder on this machine, but is {out}. Copy it there when it is complete.")
     folder = PreparedFolder(out)
     _check_apart(config, folder.path)
     settings = {**config.settings(), "num_shards": num_shards}
@@ -202,7 +204,9 @@ def _finish(plan: PreparePlan) -> Prepared:
         )
     facts = _facts(plan, notes, record)
     sizes = {name: size for note in notes for name, size in note.files.items()}
-    report = {**facts, **record.to_json(), "settings": folder.settings(), "files": sizes}
+    details = ("num_characters", "lang_rules", "left_out", "left_out_places", "truncated_places")
+    told = {name: value for name, value in record.to_json().items() if name in details}
+    report = {**facts, **told, "settings": folder.settings(), "files": sizes}
     write_json(folder.path / REPORT_FILE, report)
     card = write_dataset_card(
         folder.path,

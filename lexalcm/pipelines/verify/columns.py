@@ -17,7 +17,7 @@ from lexalcm.data.decode import check_text_type, decode_vectors, embedding_width
 from lexalcm.data.discover import DataFile
 from lexalcm.data.filters import check_columns, columns_of, filters_on_rows
 from lexalcm.data.open_files import OpenFiles
-from lexalcm.data.sources import SourceConfig
+from lexalcm.data.sources import EMBEDDING_COLUMN, SourceConfig
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import DataError, near_match
 from lexalcm.pipelines.verify.files import without_path
@@ -65,8 +65,11 @@ class CheckedFile:
     """Whether the source's filters find their columns."""
 
 
-def with_usual_columns(source: SourceConfig, files: Sequence[DataFile]) -> SourceConfig:
-    """Names the columns of text and ids that a source leaves open, where some of its files have the usual ones."""
+def with_usual_columns(source: SourceConfig, files: Sequence[DataFile], *, needs_text: bool) -> SourceConfig:
+    """Names the columns of text and ids that a source leaves open, where some of its files have the usual ones.
+
+    :param needs_text: Name Meta's column of text for its column of embeddings even where no file has it.
+    """
     names = {name for file in files for name in file.schema.names}
 
     def text_of(column: str | None, *usual: str) -> str | None:
@@ -75,6 +78,8 @@ def with_usual_columns(source: SourceConfig, files: Sequence[DataFile]) -> Sourc
 
     usual = () if source.target_column is not None else (TEXT_COLUMN,)
     text = source.text_column or text_of(source.embedding_column, *usual)
+    if text is None and needs_text and source.embedding_column == EMBEDDING_COLUMN:
+        text = TEXT_COLUMN
     target_text = source.target_text_column or text_of(source.target_column)
     is_id = any(_is_id(file.schema, ID_COLUMN) for file in files)
     return replace(

@@ -25,6 +25,9 @@ class VerifyConfig:
     """The dataset. Where it names no column of text or ids, the usual ones are looked for; its ``concept_dim`` is the
     width that vectors must have, by default the one that most of the data has."""
 
+    needs_text: bool = True
+    """A file without its column of sentences is an error; else text is checked where there is some."""
+
     split: str | None = None
     """Check this split alone; ``None`` takes all files."""
 

@@ -133,7 +133,8 @@ def _checked_files(config: VerifyConfig, findings: Findings, totals: Totals) -> 
         findings.add(found.problems)
         totals.num_files += found.num_found
         totals.num_unreadable_files += found.num_found - len(found.files)
-        opened.append((with_usual_columns(source, found.files), source.id_column is not None, found.files))
+        named = with_usual_columns(source, found.files, needs_text=config.needs_text)
+        opened.append((named, source.id_column is not None, found.files))
     if not totals.num_files and not findings.counts["no_files"]:
         listed = f"splits found: {', '.join(sorted(splits))}" if splits else "its paths name no splits"
         what = f"files for the split `{config.split}`" if config.split else "file that `filters` and splits let pass"

@@ -55,9 +55,12 @@ def test_a_shard_whose_file_is_gone_or_cut_is_not_finished(tmp_path: Path) -> No
 
 
 def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    begin(PreparedFolder(tmp_path / "out"), overwrite=False)
+    other = {**SETTINGS, "segmenter": "newline"}
+    begin(PreparedFolder(tmp_path / "out"), other)
+    assert not begin(PreparedFolder(tmp_path / "out")), "nothing was done yet"
+    finished(PreparedFolder(tmp_path / "out"), 0)
     with pytest.raises(ConfigError, match='`segmenter` "rules", but now it is "newline"'):
-        begin(PreparedFolder(tmp_path / "out"), {**SETTINGS, "segmenter": "newline"})
+        begin(PreparedFolder(tmp_path / "out"), other)
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
@@ -83,6 +86,7 @@ def test_overwriting_removes_the_data_and_nothing_else(tmp_path: Path) -> None:
 def test_damaged_settings_say_what_to_do(tmp_path: Path) -> None:
     folder = PreparedFolder(tmp_path / "out")
     begin(folder, overwrite=False)
+    finished(folder, 0)
     folder.settings_file.write_text('{"settings": ')
     with pytest.raises(DataError, match="settings.json cannot be read.*--overwrite"):
         begin(folder, overwrite=False)
