@@ -3,15 +3,32 @@ tests leave the other core alone."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.logging import LogCaptureHandler
 
 os.environ.setdefault("FAIRSEQ2_EXTENSION_TRACE", "1")
 os.environ.setdefault("FAIRSEQ2_DEVICE", "cpu")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def logging_stays_as_it_was() -> Iterator[None]:
+    """A training run sets up logging for its whole process, which the next test in it must not feel."""
+    loggers = [logging.getLogger(name) for name in (None, "fairseq2")]
+    before = [(logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before):
+        for handler in logger.handlers[:]:
+            if handler not in handlers and not isinstance(handler, LogCaptureHandler):
+                logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 @pytest.fixture(scope="session")
