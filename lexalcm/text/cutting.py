@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Final, Literal, get_args
 
@@ -22,12 +23,15 @@ character ``[len(text)]``, if it is known."""
 MAX_LENGTH: Final = 250
 """Characters; nearly always within SONAR's 512 tokens."""
 
-_BREAK: Final = r"(?:\r\n|[\n\r\u2028\u2029])"
+_BREAK: Final = r"[\n\r\u2028\u2029](?:(?<=\r)\n|(?!(?<=\r)\n))"
+"""CR LF is one, never two."""
+
 _BREAKS: Final = {
     "line": re.compile(_BREAK),
     "paragraph": re.compile(rf"{_BREAK}[^\S\r\n]*{_BREAK}"),
 }
-_ADDRESS: Final = re.compile(r"(?:\w+://|www\.)[!-~]+")
+_ADDRESS: Final = re.compile(r"(?::(?<=\w:)//|www\.)[!-~]+")
+"""Its word before ``://`` is looked up behind: a search for words would read a text without spaces over and over."""
 
 
 class CuttingSegmenter(ABC):
@@ -97,14 +101,30 @@ class CuttingSegmenter(ABC):
         return [match.end() for match in _BREAKS[self.newlines].finditer(text)]
 
     def _cut_at(self, text: str, ends: set[int], log_probabilities: np.ndarray | None) -> Iterator[str]:
-        start, body = 0, len(text) - len(text.lstrip())
-        for address in _ADDRESS.finditer(text):
-            ends = {end for end in ends if not address.start() < end < address.end()}
-        for end in sorted({*ends, *self._breaks(text), len(text)}):
+        start = 0
+        # A piece ends behind this; white space that the text begins with is none.
+        least = len(text) - len(text.lstrip())
+        for end in sorted({*(ends - _within_addresses(text, ends)), *self._breaks(text), len(text)}):
             end = end_of_character(text, end)
+            if end <= least:
+                continue
             while end < len(text) and text[end].isspace():
                 end += 1
-            if end > max(start, body):
-                of_piece = None if log_probabilities is None else log_probabilities[start:end]
-                yield from cut_long(text[start:end], self.max_length, of_piece)
-                start = end
+            of_piece = None if log_probabilities is None else log_probabilities[start:end]
+            yield from cut_long(text[start:end], self.max_length, of_piece)
+            start = least = end
+
+
+def _within_addresses(text: str, ends: set[int]) -> set[int]:
+    """Those of the ends that are inside of an address."""
+    within: set[int] = set()
+    ordered = sorted(ends)
+    before = 0
+    for address in _ADDRESS.finditer(text):
+        start, end = address.span()
+        if text[start] == ":":
+            while start > before and (text[start - 1].isalnum() or text[start - 1] == "_"):
+                start -= 1
+        within.update(ordered[bisect_right(ordered, start) : bisect_left(ordered, end)])
+        before = end
+    return within

@@ -12,7 +12,10 @@ from typing import Any, Final
 
 from lexalcm.text.cutting import CuttingSegmenter, Ends
 
-_LINE_BREAK: Final = re.compile("[\r\n\u2028\u2029]")
+_MISREAD_SPACE: Final = re.compile(r"[\r\n\u2028\u2029]|[^\S\x00-\x7f](?=\.)")
+"""Two line breaks end a paragraph for sentencex, but which of them end a sentence is an option here; and it panics at
+white space of other than ASCII's before a full stop."""
+
 _HALF_CHARACTER: Final = re.compile("[\ud800-\udfff]")
 
 _OPENING: Final = "\u00ab\u2018\u201c\u300c\u300e"
@@ -23,7 +26,7 @@ _MARKS: Final = ".!?\u2026\u3002\uff01\uff1f"
 _REST: Final = re.compile(rf"""(?:[{_CLOSING}]|["'](?=[\s"',;:{_CLOSING}{_MARKS}]|$))[{_CLOSING}{_MARKS}"']*""")
 _NEW_START: Final = re.compile(rf"""\s*(?:$|["'{_OPENING}])|\s+[^\s]""")
 _LOWER_CASE: Final = re.compile(r"\s+[a-z]")
-_AFTER_QUOTE: Final = re.compile(rf"[{_CLOSING}]$")
+_QUOTES: Final = frozenset(_CLOSING.replace("\\", ""))
 _QUOTING: Final = re.compile(
     # to (but not tokoroga, tohaie, tomokaku, tomoare, toriwake), tte, nado, wo, no (but not nochi)
     "\u3068(?!\u3053\u308d|\u306f\u3044\u3048|\u3082\u304b\u304f|\u3082\u3042\u308c|\u308a\u308f\u3051)"
@@ -34,7 +37,7 @@ _OPEN_MARKS: Final = "(\uff08\u300c\u300e\u3010\u201c"
 _CLOSE_MARKS: Final = ")\uff09\u300d\u300f\u3011\u201d"
 _LATIN_WORD: Final = re.compile(r"[A-Za-z0-9][.!?]+$")
 _INITIAL: Final = re.compile(r"(?:^|[^A-Za-z])[A-Z]\.$")
-_NUMBER: Final = re.compile(r"\(?\d{1,3}[.)\uff0e]")
+_NUMBER: Final = re.compile(r"\s*\(?\d{1,3}[.)\uff0e]\s*")
 _WORD_BEFORE: Final = re.compile(r"([^\W\d_]+)\.$")
 _LOOK_BACK: Final = 24
 
@@ -79,10 +82,13 @@ class RulesSegmenter(CuttingSegmenter):
 
     def _find_ends(self, texts: Sequence[str], langs: Sequence[str | None]) -> Iterator[Ends]:
         for text, lang in zip(texts, langs, strict=True):
+            language = sentencex_language(lang)
+            readable = _HALF_CHARACTER.sub("\ufffd", _MISREAD_SPACE.sub(" ", text))
             ends: set[int] = set()
             start = 0
             for stop in (*self._breaks(text), len(text)):
-                ends.update(start + end for end in _ends_of_block(text[start:stop], sentencex_language(lang)))
+                if not (block := readable[start:stop]).isspace():
+                    ends.update(start + end for end in _ends_of_block(block, language))
                 start = stop
             yield ends, None
 
@@ -96,23 +102,24 @@ def sentencex_language(code: str | None) -> str:
 def _ends_of_block(block: str, language: str) -> list[int]:
     import sentencex
 
-    # It takes two line breaks for the end of a paragraph; which of them end a sentence is an option here.
-    readable = _HALF_CHARACTER.sub("\ufffd", _LINE_BREAK.sub(" ", block))
     ends, end = [], 0
-    for piece in sentencex.segment(language, readable):
+    for piece in sentencex.segment(language, block):
         ends += [end + stop for stop in _before_numbers(piece)]
         if sentence := piece.rstrip():
             ends.append(end + len(sentence))
         end += len(piece)
-    return _sound_ends(readable, ends, _ABBREVIATIONS.get(language, frozenset()))
+    return _sound_ends(block, ends, _ABBREVIATIONS.get(language, frozenset()))
 
 
 def _before_numbers(piece: str) -> Iterator[int]:
     """Full-width marks with a number behind them, outside of quotes: sentencex takes them for decimal points."""
+    depth = start = 0
     for match in _BEFORE_NUMBER.finditer(piece):
-        before = piece[: match.end()]
-        if sum(before.count(mark) for mark in _OPEN_MARKS) <= sum(before.count(mark) for mark in _CLOSE_MARKS):
-            yield match.end()
+        depth += sum(piece.count(mark, start, match.end()) for mark in _OPEN_MARKS)
+        depth -= sum(piece.count(mark, start, match.end()) for mark in _CLOSE_MARKS)
+        start = match.end()
+        if depth <= 0:
+            yield start
 
 
 def _sound_ends(text: str, ends: Sequence[int], abbreviations: frozenset[str]) -> list[int]:
@@ -121,17 +128,19 @@ def _sound_ends(text: str, ends: Sequence[int], abbreviations: frozenset[str]) -
     :param ends: Without the white space that follows.
     """
     kept: list[int] = []
+    start = without = 0
     for end in ends:
-        start = kept[-1] if kept else 0
         if end <= start or (moved := _moved_end(text, end, abbreviations)) is None:
             continue
-        piece = text[start:moved].strip()
-        if _NUMBER.fullmatch(piece):
+        if _NUMBER.fullmatch(text, start, moved):
             continue
-        if any(character.isalnum() for character in piece):
+        # What is known to hold no letter is not looked at again.
+        if any(character.isalnum() for character in text[without:moved]):
             kept.append(moved)
         elif kept:
             kept[-1] = moved
+        without = moved
+        start = kept[-1] if kept else 0
     return kept
 
 
@@ -141,15 +150,15 @@ def _moved_end(text: str, end: int, abbreviations: frozenset[str]) -> int | None
         end = rest.end()
         if not _NEW_START.match(text, end) or _LOWER_CASE.match(text, end):
             return None
-    before = text[max(0, end - _LOOK_BACK) : end]
-    following = text[end : end + 1]
-    if _AFTER_QUOTE.search(before) and _QUOTING.match(text, end):
+    if text[end - 1] in _QUOTES and _QUOTING.match(text, end):
+        return None
+    before, following = text[max(0, end - _LOOK_BACK) : end], text[end : end + 1]
+    if following.isalpha() and _INITIAL.search(before):
         return None
     # Yahoo! and D.C. within a text that has no spaces.
-    if _LATIN_WORD.search(before) and not following.isascii() and (following.isalnum() or following == "\uff08"):
+    goes_on = not following.isascii() and (following.isalnum() or following == "\uff08")
+    if goes_on and _LATIN_WORD.search(before):
         return None
-    if _INITIAL.search(before) and following.isalpha():
-        return None
-    if (word := _WORD_BEFORE.search(before)) is not None and end < len(text) and word[1] in abbreviations:
+    if abbreviations and following and (word := _WORD_BEFORE.search(before)) is not None and word[1] in abbreviations:
         return None
     return end

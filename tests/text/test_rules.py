@@ -85,3 +85,18 @@ def test_what_is_in_another_line_or_paragraph_decides_nothing() -> None:
     text = 'An open "quote.\nIt goes on. Here too.'
     assert RulesSegmenter().split(text)[1:] == ["It goes on.", "Here too."]
     assert RulesSegmenter(newlines="ignore").split("One\n\ntwo. Three.") == ["One\n\ntwo.", "Three."]
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u3000", "\u2009"])
+def test_wide_space_before_a_full_stop_is_space(space: str) -> None:
+    assert RulesSegmenter().split(f"He is J{space}. Smith went{space}. Why?", "eng_Latn")[-1] == "Why?"
+
+
+def test_marks_before_the_first_word_end_no_sentence() -> None:
+    assert RulesSegmenter().split("... ! ?! One. ! Two. 1. Three.") == ["... ! ?! One. !", "Two.", "1. Three."]
+
+
+def test_a_number_after_a_full_width_mark_begins_a_sentence_but_not_in_a_bracket() -> None:
+    inside, after = "\u5143\uff08\u5e74\u30023\u5e74\uff09", "\u5143\u5e74"
+    assert RulesSegmenter().split(f"{inside}\u3002{after}\u3002", "jpn_Jpan") == [f"{inside}\u3002", f"{after}\u3002"]
+    assert RulesSegmenter().split(f"{inside}{after}\u30022{after}\u3002", "jpn_Jpan")[1:] == [f"2{after}\u3002"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from lexalcm.errors import CheckpointError, ConfigError
-from lexalcm.text.cutting import CuttingSegmenter
+from lexalcm.text.cutting import CuttingSegmenter, Ends
 from lexalcm.text.segment import (
     Newlines,
     NewlineSegmenter,
@@ -107,6 +108,39 @@ def test_line_breaks_end_a_sentence_as_asked(sat_folder: Path, newlines: str, se
     assert create_segmenter(sat_folder, newlines=newlines).split("a\nb\n\nc") == sentences  # type: ignore[arg-type]
 
 
+def test_windows_line_breaks_are_one_each(segmenter: CuttingSegmenter) -> None:
+    text = "One\r\ntwo\r\n\r\nthree"
+    assert segmenter.cut(text) == ["One\r\n", "two\r\n\r\n", "three"]
+    assert create_segmenter("punctuation", newlines="paragraph").cut(text) == ["One\r\ntwo\r\n\r\n", "three"]
+
+
+class EveryCharacter(CuttingSegmenter):
+    """Ends a sentence behind each."""
+
+    name = kind = "every"
+
+    def _find_ends(self, texts: Sequence[str], langs: Sequence[str | None]) -> Iterator[Ends]:
+        for text in texts:
+            yield set(range(len(text))), None
+
+
+def test_no_sentence_ends_within_an_address() -> None:
+    cut = EveryCharacter().cut
+    assert cut("a h_p://b.c/d?e www.f.g hi") == ["a ", "h_p://b.c/d?e ", "www.f.g ", "h", "i"]
+    assert cut("://a xwww.b c:d") == [":", "/", "/", "a ", "x", "www.b ", "c", ":", "d"]
+    # What is written without spaces belongs to the word before the colon, but not what another address ends in.
+    assert cut("\u6226a://b\u6226c://d\u6226") == ["\u6226a://b", "\u6226c://d", "\u6226"]
+
+
+@pytest.mark.parametrize("newlines", ["line", "ignore"])
+@pytest.mark.parametrize("name", ["rules", "punctuation"])
+@pytest.mark.parametrize("part", ["x", "\u6226", "\n", ". ", "\u6226\u30025", "See http://a.bc/d?e! Then www.x.y. "])
+def test_a_document_of_any_size_is_cut(name: str, newlines: Newlines, part: str) -> None:
+    # To look at all of it for each part of it would take minutes here, and hours for a book.
+    text = "a" + part * (200_000 // len(part))
+    assert "".join(create_segmenter(name, newlines=newlines).cut(text)) == text
+
+
 def test_what_is_beside_a_text_changes_nothing(sat: SatSegmenter) -> None:
     texts = [f"Number {i} is here. " * (1 + i * 7 % 40) for i in range(12)]
     assert sat.cut_many(texts) == [sat.cut(text) for text in reversed(texts)][::-1]
@@ -129,7 +163,7 @@ def test_a_sat_is_loaded_from_a_folder_without_a_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     bare = build_tiny_sat(tmp_path / "sat-3l", with_tokenizer=False)
     assert SatSegmenter(bare, tokenizer=sat_folder).split("One. Two.") == ["One.", "Two."]
-    with pytest.raises(CheckpointError, match="sat-3l.*xlm-roberta-base.*cannot be loaded(.|\n)*give folders"):
+    with pytest.raises(CheckpointError, match="sat-3l.*xlm-roberta-base.*cannot be loaded(.|\n)*give a folder"):
         SatSegmenter(bare)
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         SatSegmenter(tmp_path, tokenizer=sat_folder)
