@@ -24,6 +24,10 @@ CONCEPTS_PER_ROW_GROUP: Final = 16_384
 _MOST_COMPONENTS: Final = 2**28
 """Bound of a row group, far below the 2^31 child values at which 32-bit list offsets overflow."""
 
+_PAGE_BYTES: Final = 1 << 24
+_FEWEST_VALUES: Final = 1 << 10
+_MOST_VALUES: Final = 1 << 16
+
 
 class ParquetTableWriter:
     """One file, written aside and then renamed: what stands under its name is complete.
@@ -81,7 +85,7 @@ class ParquetTableWriter:
     def close(self) -> Path:
         """Writes what is buffered and gives the file its name; without rows it holds the schema alone."""
         self._flush()
-        self._open().close()
+        self._open(self._schema.empty_table()).close()
         os.replace(self._aside, self.path)
         self._writer = None
         return self.path
@@ -128,21 +132,40 @@ class ParquetTableWriter:
         if not self._held:
             return
         rows = pa.concat_tables(self._held)
-        self._open().write_table(rows, row_group_size=rows.num_rows)
+        self._open(rows).write_table(rows, row_group_size=rows.num_rows)
         self.num_rows += rows.num_rows
         self._held, self._num_held = [], 0
 
-    def _open(self) -> pq.ParquetWriter:
+    def _open(self, first: pa.Table) -> pq.ParquetWriter:
         if self._writer is None:
             self._aside.parent.mkdir(parents=True, exist_ok=True)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            # Random bits repeat too rarely for a dictionary: looking for one would only cost time.
             named = [name for name in self._schema.names if name not in self._columns]
-            # Least and greatest components say nothing about a vector, and cost a third of the writing.
             self._writer = pq.ParquetWriter(
-                self._aside, self._schema, compression="zstd", use_dictionary=named, write_statistics=named
+                self._aside,
+                self._schema,
+                compression="zstd",
+                # Random bits repeat too rarely for a dictionary: looking for one would only cost time. Splitting their
+                # bytes into streams would save a tenth of the disk, but Arrow before 17 cannot read halves so.
+                use_dictionary=named,
+                # Readers see then that a page was damaged, which in a vector nothing else would show.
+                write_page_checksum=True,
+                # Least and greatest components say nothing about a vector, and cost a third of the writing.
+                write_statistics=named,
+                write_batch_size=values_at_a_time(first.select(named)),
             )
         return self._writer
+
+
+def values_at_a_time(others: pa.Table) -> int:
+    """How many values are encoded before a page may end: many are faster, but long texts must not make huge pages.
+
+    :param others: The file's first rows, without embeddings.
+    """
+    bytes_a_row = max(others.nbytes // max(others.num_rows, 1), 1)
+    # A power of two, so that it does not follow the last byte of what rows were handed over in.
+    values = 1 << (max(_PAGE_BYTES // bytes_a_row, 1).bit_length() - 1)
+    return min(max(values, _FEWEST_VALUES), _MOST_VALUES)
 
 
 def _width(kind: pa.DataType) -> int:

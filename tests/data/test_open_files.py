@@ -51,6 +51,17 @@ def test_whole_row_groups_come_in_order_and_more_files_than_are_kept_open(tmp_pa
             assert first_components(files.read_groups(data_file, [0, 1], [EMBEDDING_COLUMN])) == list(range(6))
 
 
+@pytest.mark.parametrize("step", [1, 7, 200])
+def test_row_groups_decoded_in_steps_are_the_same(tmp_path: Path, step: int) -> None:
+    folder = write_table(tmp_path, pa.array(nested(LENGTHS), fixed(pa.float32())), text=texts(LENGTHS), per_group=20)
+    (data_file,) = discover(str(folder), EMBEDDING_COLUMN)
+    for groups in ([0], [1, 2]):
+        names = [EMBEDDING_COLUMN, "text_sentences"]
+        whole = OpenFiles().read_groups(data_file, groups, names)
+        stepped = OpenFiles().read_groups(data_file, groups, names, step=step)
+        assert stepped.equals(whole) and stepped.column(0).num_chunks == -(-whole.num_rows // step)
+
+
 def test_a_large_row_group_is_trained_on_in_parts(file: DataFile) -> None:
     dataset = ConceptParquetDataset(ConceptParquetConfig(path=file.path))
     reader = dataset.create_reader(None, ReadingConfig(shuffle_window=12, concepts_per_batch=128, max_seq_len=128))

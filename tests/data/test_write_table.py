@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lexalcm.data.write_table import ParquetTableWriter
+from lexalcm.data.write_table import ParquetTableWriter, values_at_a_time
 from lexalcm.errors import DataError
 
 LENGTHS = (2, 3, 0, 9, 1, 1)
@@ -46,6 +46,25 @@ def test_how_rows_are_handed_over_does_not_show_in_the_file(tmp_path: Path) -> N
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
+@pytest.mark.parametrize("leaf", [pa.float16(), pa.float32(), pa.float64()], ids=str)
+def test_embeddings_are_stored_plainly_and_without_statistics(leaf: pa.DataType, tmp_path: Path) -> None:
+    whole = table().set_column(1, "emb", table().column("emb").cast(pa.list_(pa.list_(leaf, 2))))
+    with ParquetTableWriter(tmp_path / "p.parquet", whole.schema, embedding_columns=["emb"]) as out:
+        out.write(whole)
+    ids, vectors = (pq.read_metadata(tmp_path / "p.parquet").row_group(0).column(i) for i in range(2))
+    assert set(vectors.encodings) == {"PLAIN", "RLE"}, "what Arrow 15 reads too"
+    assert vectors.statistics is None and ids.statistics.max == "d5"
+    assert pq.read_table(tmp_path / "p.parquet").equals(whole)
+
+
+def test_many_values_are_encoded_at_a_time_unless_texts_are_long() -> None:
+    short, long = (pa.table({"text": ["x" * size] * 8}) for size in (100, 5_000))
+    assert values_at_a_time(short) == 1 << 16
+    assert values_at_a_time(long) == 1 << 11
+    assert values_at_a_time(pa.table({"text": ["x" * (1 << 20)]})) == 1 << 10
+    assert values_at_a_time(short.slice(0, 0)) == values_at_a_time(pa.table({})) == 1 << 16
+
+
 def test_a_file_without_rows_has_its_columns(tmp_path: Path) -> None:
     with writer(tmp_path / "deep" / "p.parquet"):
         pass
@@ -69,3 +88,14 @@ def test_columns_in_another_order_are_put_right_and_others_refused(tmp_path: Pat
     assert pq.read_table(tmp_path / "p.parquet").equals(table())
     with pytest.raises(DataError, match="no column `vectors`"):
         ParquetTableWriter(tmp_path / "q.parquet", table().schema, embedding_columns=["vectors"])
+
+
+def test_a_byte_that_changed_on_the_disk_is_noticed(tmp_path: Path) -> None:
+    with writer(tmp_path / "p.parquet") as out:
+        out.write(table((200,)))
+    content = bytearray((tmp_path / "p.parquet").read_bytes())
+    column = pq.read_metadata(tmp_path / "p.parquet").row_group(0).column(1)
+    content[column.data_page_offset + column.total_compressed_size - 20] ^= 1
+    (tmp_path / "p.parquet").write_bytes(content)
+    with pytest.raises(OSError, match="CRC|crc"):
+        pq.ParquetFile(tmp_path / "p.parquet", page_checksum_verification=True).read()

@@ -24,7 +24,7 @@ from lexalcm.pipelines.convert.plan import FileJob, Plan
 from lexalcm.pipelines.convert.result import BadRow, DamagedFileError, bad_row_error
 from lexalcm.pipelines.convert.splits import folder_of, known_split, splits_by_column, splits_by_hash
 
-_STEP_COMPONENTS: Final = 1 << 22
+_STEP_COMPONENTS: Final = 1 << 21
 _LARGE_COMPONENTS: Final = 1 << 25
 
 
@@ -70,7 +70,7 @@ def _read(files: OpenFiles, file: DataFile, unit: Unit, columns: list[str]) -> p
     step = max(1, (unit.stop - unit.start) * _STEP_COMPONENTS // max(unit.components, 1))
     try:
         if len(groups) > 1 or (is_whole(unit, file) and unit.components <= _LARGE_COMPONENTS):
-            return files.read_groups(file, groups, columns)
+            return files.read_groups(file, groups, columns, step=step)
         return files.read_part(file, unit.first_group, columns, unit.start, unit.stop, step=step)
     except DataError as ex:
         raise DamagedFileError(str(ex)) from None

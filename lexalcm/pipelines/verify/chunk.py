@@ -16,13 +16,14 @@ import pyarrow.compute as pc
 
 from lexalcm.data.decode import Sentences, Vectors
 from lexalcm.data.validate import bad_rows, in_column, kinds_of
-from lexalcm.pipelines.verify.repeats import hash_of
+from lexalcm.pipelines.verify.hashes import hashes_of_text, hashes_of_vectors, hashes_together
 
 NEAR_CONSTANT: Final = 0.01
 """A vector is near-constant when its largest and smallest component differ by at most this share of the largest
 magnitude; below 16 components, where that happens by chance, when all are the same."""
 
 _FEW_COMPONENTS: Final = 16
+_PEEKED_COMPONENTS: Final = 8
 _OF_TEXT: Final = ("null_sentences", "null_sentence", "not_text")
 _OF_BOTH: Final = ("no_embeddings", "counts_differ")
 _SENTENCE: Final = re.compile(r" in sentence (\d+)")
@@ -121,10 +122,9 @@ def _near_constant(side: DecodedSide, good: np.ndarray) -> list[Found]:
     values = side.vectors.values
     if not len(values) or values.shape[1] < 2:
         return []
-    # A handful of components rules out nearly all vectors at a small part of the cost.
-    width = values.shape[1]
-    share = NEAR_CONSTANT if width >= _FEW_COMPONENTS else 0.0
-    which = np.flatnonzero(_is_near_constant(values[:, np.linspace(0, width - 1, 5).astype(int)], share))
+    share = NEAR_CONSTANT if values.shape[1] >= _FEW_COMPONENTS else 0.0
+    # The first few components, which lie together, rule out nearly all vectors at a small part of the cost.
+    which = np.flatnonzero(_is_near_constant(values[:, :_PEEKED_COMPONENTS], share))
     which = which[_is_near_constant(values[which], share)]
     reason = f"components that all lie within {share:.0%} of each other in sentence"
     return _by_row(side.vectors.starts, which, good, "near_constant", reason, side.embedding_column)
@@ -185,34 +185,8 @@ def _hashes(sides: Sequence[DecodedSide], good: np.ndarray) -> Hashes | None:
     if len(vectors) < len(sides):
         return None
     rows = np.flatnonzero(good & (sum(v.lengths for v in vectors) > 0))
-    parts = [(v.values, v.starts, v.lengths) for v in vectors]
-    of_vectors = [_hash_row(parts, row) for row in rows.tolist()]
+    of_vectors = hashes_together(*(hashes_of_vectors(v, rows) for v in vectors))
     sentences = [side.sentences for side in sides if side.sentences is not None]
-    if len(sentences) < len(sides):
+    if len(sentences) < len(sides) or not len(rows):
         return Hashes(rows, of_vectors, None)
-    texts = [_TextBytes(s) for s in sentences]
-    return Hashes(rows, of_vectors, [hash_of(p for text in texts for p in text.of(row)) for row in rows.tolist()])
-
-
-def _hash_row(parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]], row: int) -> bytes:
-    buffers: list[object] = []
-    for values, starts, lengths in parts:
-        start, length = int(starts[row]), int(lengths[row])
-        buffers += [length.to_bytes(8, "little"), values[start : start + length]]
-    return hash_of(buffers)
-
-
-class _TextBytes:
-    """The bytes of documents' sentences, with what tells where one ends."""
-
-    def __init__(self, sentences: Sentences) -> None:
-        values = sentences.values.cast(pa.large_binary())
-        _, offsets, data = values.buffers()
-        self._offsets = np.frombuffer(offsets, np.int64, count=len(values) + 1, offset=8 * values.offset)
-        self._lengths = np.diff(self._offsets)
-        self._data = memoryview(b"" if data is None else data)
-        self._starts, self._counts = sentences.starts, sentences.lengths
-
-    def of(self, row: int) -> tuple[object, ...]:
-        start, stop = int(self._starts[row]), int(self._starts[row] + self._counts[row])
-        return self._lengths[start:stop], self._data[self._offsets[start] : self._offsets[stop]]
+    return Hashes(rows, of_vectors, hashes_together(*(hashes_of_text(s, rows) for s in sentences)))

@@ -10,12 +10,11 @@ Shapes: R records.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -26,17 +25,9 @@ MOST_IN_MEMORY: Final = 1 << 20
 _NUM_BUCKETS: Final = 256
 
 
-def hash_of(parts: Iterable[Any]) -> bytes:
-    """16 bytes for what the buffers hold, one after the other."""
-    digest = hashlib.sha256(usedforsecurity=False)
-    for part in parts:
-        digest.update(part)
-    return digest.digest()[:16]
-
-
 def records(hashes: list[bytes], rows: np.ndarray, *, file: int, split: int, other: np.ndarray | int = 0) -> np.ndarray:
     """
-    :param hashes: Of :func:`hash_of`, one a row.
+    :param hashes: 16 bytes each, one a row.
     :param rows: int64 ``[R]``.
     :returns: :data:`RECORD` ``[R]``.
     """

@@ -21,8 +21,9 @@ from lexalcm.errors import DataError
 from lexalcm.pipelines.verify.chunk import DecodedSide, Hashes, look_at
 from lexalcm.pipelines.verify.columns import CheckedFile
 from lexalcm.pipelines.verify.files import without_path
+from lexalcm.pipelines.verify.hashes import hashes_of_ids
 from lexalcm.pipelines.verify.problems import Problem
-from lexalcm.pipelines.verify.repeats import hash_of, records
+from lexalcm.pipelines.verify.repeats import records
 
 _STEP_COMPONENTS: Final = 1 << 21
 """What is decoded at a time: 8 MiB of float32. Larger pieces are not faster."""
@@ -255,21 +256,14 @@ class _Look:
                 self._looked.texts.append(records(hashes.texts, rows, file=index, split=split, other=other))
         if self._checked.id_column in batch.schema.names:
             try:
-                ids = batch.column(self._checked.id_column).to_pylist()
-            except UnicodeDecodeError as error:
-                self._tell("unreadable_column", self._group_of(first), f"an id is not UTF-8: {error.reason}")
+                rows, of_ids = hashes_of_ids(
+                    batch.column(self._checked.id_column), kept, source=self._checked.source_index
+                )
+            except pa.ArrowInvalid:
+                self._tell("unreadable_column", self._group_of(first), "an id is not UTF-8")
                 return
-            # Sources may number their documents alike.
-            place = str(self._checked.source_index).encode() + b":"
-            named = [(row, value) for row, value in enumerate(ids) if value is not None and kept[row]]
-            if named:
-                of_ids = [hash_of([place, _bytes_of(value)]) for _, value in named]
-                rows = first + np.asarray([row for row, _ in named])
-                self._looked.ids.append(records(of_ids, rows, file=index, split=split))
-
-
-def _bytes_of(value: object) -> bytes:
-    return str(value).encode("utf-8", "surrogatepass")
+            if len(rows):
+                self._looked.ids.append(records(of_ids, first + rows, file=index, split=split))
 
 
 class _PieceError(Exception):
