@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fsspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from lexalcm.data.discover import DataWarning, discover
@@ -185,3 +186,10 @@ def test_many_partitions_open(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "set", filters=[FilterConfig(column="lang", value="7")])
     assert dataset.num_rows() == 1200 * 6
     assert len(dataset.files(None)[0].files) == 60
+
+
+def test_a_damaged_name_of_a_column_stays_on_its_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"\ntext_sentences_sonar_emb": [[[1.0]]]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError) as caught:
+        open_dataset(tmp_path)
+    assert "\\ntext_sentences_sonar_emb" in str(caught.value) and len(str(caught.value).splitlines()) <= 3
