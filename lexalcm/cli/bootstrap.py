@@ -1,7 +1,7 @@
 """Writes a fresh model, as training from scratch begins with it, into a folder: model.safetensors and a card.
 
-Train it: fairseq2 lcm train pre1 RUN --config model.name=OUT dataset.path=DATA. The run keeps the normalizer that the
-model has, so give it one here: --normalizer FILE, made by fairseq2 lcm fit-normalizer.
+Train it: fairseq2 lcm train pre1 RUN --config model.name=OUT dataset.path=DATA. The run keeps the normalizer that is
+given here (--normalizer FILE, made by fairseq2 lcm fit-normalizer); without one it fits or takes what its recipe says.
 
 On one machine, the same arguments give the same bytes. The weights are those that a recipe with common.seed=SEED starts
 with on a CPU.

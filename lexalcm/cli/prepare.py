@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 _MANY: Final = 10**6
 """Shards, for the question how many workers there would be at most."""
 
-
 _USUAL_DIM: Final = 1024
 
 

@@ -8,6 +8,9 @@ from typing import Final
 
 from lexalcm.errors import ConfigError
 
+VALIDATION_SHARE: Final = 0.05
+"""Of documents, where nobody says another."""
+
 _STEPS: Final = 2**64
 _ROUNDING: Final = 1e-9
 

@@ -16,7 +16,6 @@ REPAIRS: Final = ("fail", "drop")
 BY_HASH: Final = "none"
 """In place of a column of splits: draw them by hash, whatever the source says."""
 
-VALIDATION_SHARE: Final = 0.05
 SEED: Final = 0
 _MOST_WORKERS: Final = 256
 

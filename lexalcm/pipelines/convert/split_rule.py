@@ -9,9 +9,9 @@ import pyarrow as pa
 from lexalcm.data.decode import is_text
 from lexalcm.data.discover import DataFile, same_split
 from lexalcm.data.open_files import OpenFiles
-from lexalcm.data.split_by_id import shares_of_splits
+from lexalcm.data.split_by_id import VALIDATION_SHARE, shares_of_splits
 from lexalcm.errors import ConfigError, DataError
-from lexalcm.pipelines.convert.config import BY_HASH, SEED, VALIDATION_SHARE, ConvertConfig
+from lexalcm.pipelines.convert.config import BY_HASH, SEED, ConvertConfig
 from lexalcm.pipelines.convert.splits import SplitRule
 
 SPLIT: Final = "split"

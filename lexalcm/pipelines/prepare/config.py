@@ -5,6 +5,7 @@ Device, workers and launcher decide nothing but the time, and are not here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Final, Literal, get_args
 from urllib.parse import urlsplit, urlunsplit
 
 from lexalcm.data.sources import EMBEDDING_COLUMN
-from lexalcm.data.split_by_id import shares_of_splits
+from lexalcm.data.split_by_id import VALIDATION_SHARE, shares_of_splits
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import ConfigError, unknown_name
 from lexalcm.pipelines.prepare.inputs import InputConfig
@@ -23,8 +24,6 @@ StoredType = Literal["float16", "float32"]
 WeightType = Literal["float32", "bfloat16", "float16"]
 UnknownLang = Literal["error", "default", "drop"]
 TooLong = Literal["flag", "refuse"]
-
-_VALIDATION_SHARE: Final = 0.05
 
 PROMPT_COLUMN: Final = "prompt_sentences"
 """Sentences of the source, in supervised data, as Meta's fine-tuning card calls them."""
@@ -130,7 +129,7 @@ class PrepareConfig:
 
     @property
     def shares(self) -> dict[str, float]:
-        share = _VALIDATION_SHARE if self.validation_share is None else self.validation_share
+        share = VALIDATION_SHARE if self.validation_share is None else self.validation_share
         return shares_of_splits(validation=share, test=self.test_share or 0.0)
 
     def check(self) -> None:
@@ -170,14 +169,14 @@ class PrepareConfig:
         _ = self.shares
 
     def settings(self) -> dict[str, Any]:
-        """What the output depends on, as plain data by field."""
+        """What the output depends on by field, as JSON gives it back."""
         fields = asdict(self)
         inputs = fields.pop("inputs")
         inputs["paths"] = [without_secrets(_resolved(path)) for path in self.inputs.paths]
         segmenter = self.segmenter if self.segmenter in WITHOUT_MODEL else _resolved(self.segmenter)
         kind, _, folder = self.encoder.partition(":")
         encoder = f"{kind}:{_resolved(folder)}" if kind == "hf" else self.encoder
-        return {**inputs, **fields, "segmenter": segmenter, "encoder": encoder}
+        return json.loads(json.dumps({**inputs, **fields, "segmenter": segmenter, "encoder": encoder}))
 
 
 def read_settings(settings: Mapping[str, Any]) -> PrepareConfig:

@@ -150,10 +150,10 @@ class PreparedFolder:
                 shutil.rmtree(entry)
 
     def _compare(self, settings: Mapping[str, Any]) -> None:
-        found, asked = self.settings(), json.loads(json.dumps(settings))
-        for field in sorted({*found, *asked}):
-            if found.get(field) != asked.get(field):
-                was, now = (json.dumps(of.get(field), ensure_ascii=False) for of in (found, asked))
+        found = self.settings()
+        for field in sorted({*found, *settings}):
+            if found.get(field) != settings.get(field):
+                was, now = (json.dumps(of.get(field), ensure_ascii=False) for of in (found, settings))
                 raise ConfigError(
                     f"{self.path} was begun with `{field}` {was}, but now it is {now}.\n"
                     f"Give the same settings to go on, name another folder, or replace it with --overwrite."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,7 +20,7 @@ from lexalcm.pipelines.prepare.output_schema import OutputSchema
 from lexalcm.pipelines.prepare.raw_files import changes_between, find_files
 from lexalcm.pipelines.prepare.record import ShardRecord
 from lexalcm.pipelines.worker_progress import Progress, ProgressBoard
-from lexalcm.text.languages import check_language, sonar_languages
+from lexalcm.text.languages import SONAR_CARD, check_language, sonar_languages
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def plan_prepare(
     _check_planned(config, raw)
     if write:
         folder.begin(settings, raw.to_json())
-    return PreparePlan(folder, config, raw, (), json.loads(json.dumps(settings)))
+    return PreparePlan(folder, config, raw, (), settings)
 
 
 def _check_apart(config: PrepareConfig, out: Path) -> None:
@@ -255,4 +254,4 @@ def _check_language(config: PrepareConfig) -> None:
     """The default language is checked before anything is read; those of rows as they come."""
     kind, _, card = config.encoder.partition(":")
     if config.lang is not None and kind == "sonar":
-        check_language(config.lang, sonar_languages(config.tokenizer_card or card or "text_sonar_basic_encoder"))
+        check_language(config.lang, sonar_languages(config.tokenizer_card or card or SONAR_CARD))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 
 from lexalcm.data.sources import ConceptParquetConfig
 from lexalcm.data.watch import MAX_SEGMENT_CHARACTERS
 from lexalcm.errors import ConfigError
+from lexalcm.pipelines.launch_config import num_cores
 
 _MOST_WORKERS = 64
 
 
 def default_workers() -> int:
     """The cores that this process may use, at most 16: decoding is bound by memory from there on."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(16, num_cores())
 
 
 @dataclass(kw_only=True)
