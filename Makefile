@@ -1,6 +1,7 @@
 # make venv        set up .venv: everything under constraints.txt, and libsndfile without root
 # make quickstart  set up, then train a small model on embedded data and show what it learned
 # make test        set up, then run the whole test suite
+# make test-long   set up, then run the tests that take minutes: kills at random moments, fuzzing, large files
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +9,7 @@ STAMP := $(VENV)/.installed
 
 export FAIRSEQ2_EXTENSION_TRACE := 1
 
-.PHONY: venv quickstart test clean
+.PHONY: venv quickstart test test-long clean
 
 venv: $(STAMP)
 
@@ -24,6 +25,9 @@ quickstart: venv
 
 test: venv
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-long: venv
+	$(BIN)/python -m pytest -m long -n auto --maxprocesses 4 --dist load
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

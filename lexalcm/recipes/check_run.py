@@ -70,6 +70,8 @@ def _check_trainer(config: LcmTrainConfig) -> None:
             "`trainer.mixed_precision.mode: static` would cast the parts of the model that must stay in float32.\n"
             "Use `auto` (autocast), or `off` for float32 throughout."
         )
+    if trainer.max_nonfinite_steps < 1:
+        raise ConfigError(f"`trainer.max_nonfinite_steps` must be at least 1, but is {trainer.max_nonfinite_steps}.")
     if config.gang.tensor_parallel_size != 1:
         raise ConfigError("`gang.tensor_parallel_size` must be 1: these models shard over data, not over tensors.")
     if trainer.data_parallelism == "fsdp" and trainer.fsdp.granularity == "stack":

@@ -85,6 +85,15 @@ class ComponentSection:
 
 
 @dataclass(kw_only=True)
+class LcmTrainerSection(TrainerSection):
+    """fairseq2's section, and what it lacks."""
+
+    max_nonfinite_steps: int = 10
+    """How many steps in a row may have a loss or gradient that is NaN or infinite before the run ends. None of them is
+    taken."""
+
+
+@dataclass(kw_only=True)
 class EmaSection:
     """An exponential moving average of the weights, used for validation and saved as the run's model."""
 
@@ -120,8 +129,8 @@ class LcmTrainConfig:
 
     gang: GangSection = field(default_factory=GangSection)
 
-    trainer: TrainerSection = field(
-        default_factory=lambda: TrainerSection(mixed_precision=MixedPrecisionConfig(mode="auto"), max_grad_norm=1.0)
+    trainer: LcmTrainerSection = field(
+        default_factory=lambda: LcmTrainerSection(mixed_precision=MixedPrecisionConfig(mode="auto"), max_grad_norm=1.0)
     )
 
     ema: EmaSection = field(default_factory=EmaSection)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fairseq2.assets import AssetStore
 from fairseq2.checkpoint import CheckpointDir
@@ -33,8 +33,14 @@ from fairseq2.runtime.dependency import DependencyContainer, DependencyNotFoundE
 from fairseq2.task import Task
 from fairseq2.utils.structured import ValueConverter
 from fairseq2.utils.validation import ObjectValidator
+from fairseq2.utils.yaml import YamlDumper
+from fairseq2.validator import NOOP_VALIDATOR
 
 from lexalcm.recipes.checkpoint_files import RestrictedDumper, RestrictedLoader
+from lexalcm.recipes.whole_files import WholeYamlDumper
+
+if TYPE_CHECKING:  # importing fairseq2's trainer first is a circle among its own modules
+    from fairseq2.trainer import Trainer
 
 T = TypeVar("T")
 
@@ -66,15 +72,19 @@ class RecipeHost:
         self._container = DependencyContainer()
         with _swap_default_resolver(self._container):
             _register_library(self._container, no_progress=True if no_rich else None)
-            self._restrict_checkpoint_files()
+            self._use_our_files()
             _register_train_recipe(self._container, recipe)
             self._register_run()
 
-    def _restrict_checkpoint_files(self) -> None:
+    def _use_our_files(self) -> None:
         # The library has registered its own already, and a container takes only one of a kind.
-        for kls, restricted in ((TensorFileDumper, RestrictedDumper), (TensorFileLoader, RestrictedLoader)):
+        for kls, ours in (
+            (TensorFileDumper, RestrictedDumper),
+            (TensorFileLoader, RestrictedLoader),
+            (YamlDumper, WholeYamlDumper),
+        ):
             del self._container._registrations[(kls, None)]
-            self._container.register_type(kls, restricted, singleton=True)
+            self._container.register_type(kls, ours, singleton=True)
 
     def _register_run(self) -> None:
         # fairseq2 freezes the container at the first look-up, which structuring the configuration already is; what is
@@ -143,6 +153,20 @@ class RecipeHost:
                 log.info("Environment Variables - {}", _telling_variables())
             task = container.resolve(Task)
             container.resolve(_TaskRunner).run(task)
+
+
+def end_after_this_step(trainer: Trainer) -> None:
+    """Makes the trainer end behind the step under way, in good order and with a checkpoint, as ``request_stop`` promises.
+
+    With a number of steps set it would ignore that; and it would validate before it stops, which takes longer than a
+    machine that is about to be taken away may have.
+    """
+    assert trainer._max_num_steps is not None
+    if trainer.step_nr >= trainer._max_num_steps:
+        return  # it is the last one anyway
+    trainer._max_num_steps = None
+    trainer._validator = NOOP_VALIDATOR
+    trainer.request_stop()
 
 
 def component_config_kls(resolver: DependencyResolver, kls: type, name: str) -> type | None:

@@ -8,9 +8,12 @@ from typing import Any, Final
 
 import yaml
 from fairseq2.checkpoint import CheckpointManager
+from fairseq2.recipe.config import COSINE_ANNEALING_LR, POLYNOMIAL_DECAY_LR, TRI_STAGE_LR
 
-from lexalcm.checkpoints.resolve import saved_steps
+from lexalcm.checkpoints.damage import what_is_missing
+from lexalcm.checkpoints.resolve import CARD_FILE, MODEL_FOLDER, saved_scores, saved_steps
 from lexalcm.errors import ConfigError
+from lexalcm.training.lr_schedule import WARMUP_SHARE_LR
 from lexalcm.yaml_text import parse_yaml
 
 # How long, how often, where to: nothing that changes a step. `dataset.reading` keeps its own: prefetch is harmless.
@@ -27,11 +30,14 @@ _MAY_CHANGE: Final = (
     "gang.high_priority",
     "trainer.gc_every_n_steps",
     "trainer.anomaly_detection",
+    "trainer.max_nonfinite_steps",
     "dataset.reading.prefetch",
     "dataset.reading.num_workers",
     "dataset.valid_split",
     "model.compile",
 )
+
+_OF_FIXED_LENGTH: Final = (COSINE_ANNEALING_LR, POLYNOMIAL_DECAY_LR, TRI_STAGE_LR)
 
 
 def refuse_other_world(manager: CheckpointManager, checkpoints: Path, world_size: int) -> None:
@@ -74,12 +80,39 @@ def refuse_other_config(output_dir: Path, checkpoints: Path, config: Mapping[str
             f"{output_dir} holds a run of another recipe: {shown}{more}.\n"
             f"Give the new run a folder of its own, or write the old values to resume."
         )
+    _refuse_other_length(before, now)
 
 
-def is_finished(checkpoints: Path, num_steps: int) -> bool:
-    """Tells whether the folder's run has done the steps asked for."""
+def _refuse_other_length(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """
+    :raises ConfigError: The run is to be longer or shorter, but its schedule would not follow: fairseq2's keep in the
+        checkpoint the length they began with.
+    """
+    was, wanted = before.get("regime.num_steps"), now.get("regime.num_steps")
+    name = now.get("lr_scheduler.name")
+    if was == wanted or name not in _OF_FIXED_LENGTH or now.get("lr_scheduler.config.cycle_len") is not None:
+        return
+    raise ConfigError(
+        f"`regime.num_steps` was {was}, now {wanted}, but the schedule `{name}` keeps the length it began with: the rates "
+        f"would be those of no run.\nResume with {was}, or train into another folder with `model.path` set to a "
+        f"checkpoint. The schedule `{WARMUP_SHARE_LR}` can be extended."
+    )
+
+
+def step_to_export(checkpoints: Path) -> int | None:
+    """The step whose model a run ends with: the best by its score, or the last; ``None`` if none was saved."""
+    steps, scores = saved_steps(checkpoints), saved_scores(checkpoints)
+    return scores[0][1] if scores else steps[-1] if steps else None
+
+
+def is_finished(output_dir: Path, checkpoints: Path, num_steps: int) -> bool:
+    """Tells whether the folder's run has done the steps asked for and has written its model."""
     steps = saved_steps(checkpoints)
-    return bool(steps) and steps[-1] >= num_steps
+    if not steps or steps[-1] < num_steps or what_is_missing(checkpoints / f"step_{steps[-1]}") is not None:
+        return False
+    card = output_dir / MODEL_FOLDER / CARD_FILE
+    written = parse_yaml(card.read_text(encoding="utf-8"))[0] if card.is_file() else {}
+    return bool(written.get("trained_steps") == step_to_export(checkpoints))
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

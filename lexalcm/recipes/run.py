@@ -9,11 +9,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+from fairseq2.logging import log
 
 from lexalcm.recipes.check_run import check_train_config
+from lexalcm.recipes.disk_space import check_folder
 from lexalcm.recipes.host import RecipeHost
 from lexalcm.recipes.loading import find_recipe, load_train_config
 from lexalcm.recipes.resume import is_finished, refuse_other_config
+from lexalcm.recipes.stopping import StoppedBySignal
 from lexalcm.recipes.train import LcmTrainRecipe
 
 
@@ -48,11 +51,18 @@ def run_training(
     output_dir = output_dir if output_dir is not None else Path("runs") / file.stem
     checkpoints = checkpoint_dir if checkpoint_dir is not None else output_dir / "checkpoints"
     refuse_other_config(output_dir, checkpoints, host.unstructure(config))
-    if is_finished(checkpoints, config.regime.num_steps or 0):
+    if is_finished(output_dir, checkpoints, config.regime.num_steps or 0):
         if os.environ.get("RANK", "0") == "0":
             print(
                 f"{output_dir} is finished: it has done {config.regime.num_steps:,} steps. Raise regime.num_steps to go on."
             )
         return 0
-    host.run(config, output_dir, checkpoint_dir=checkpoint_dir)
+    if os.environ.get("RANK", "0") == "0":
+        for folder in (output_dir, checkpoints):
+            check_folder(folder)
+    try:
+        host.run(config, output_dir, checkpoint_dir=checkpoint_dir)
+    except StoppedBySignal as stopped:
+        log.info("Stopped in good order. The same command goes on from step {:,}.", stopped.step)
+        return stopped.exit_code
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import final
 
@@ -17,7 +18,7 @@ from typing_extensions import override
 
 from lexalcm.checkpoints.export import export_run
 from lexalcm.checkpoints.normalizer_file import read_normalizer_file
-from lexalcm.checkpoints.resolve import saved_scores, saved_steps
+from lexalcm.checkpoints.resolve import saved_scores
 from lexalcm.checkpoints.special_concepts import SPECIAL_FILE, SpecialConceptsOfModel, save_special_concepts
 from lexalcm.data.dataset import ConceptParquetDataset
 from lexalcm.data.sources import ReadingConfig
@@ -28,6 +29,7 @@ from lexalcm.models.normalizer.model import ConceptNormalizer
 from lexalcm.recipes.components import OBJECTIVES, SAMPLERS, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
+from lexalcm.recipes.disk_space import check_disk_space, checkpoint_bytes
 from lexalcm.recipes.dry_run import DryRun, dry_run_documents, dry_run_reading
 from lexalcm.recipes.mixed_precision import is_asked_for, is_imitated
 from lexalcm.recipes.normalizer import (
@@ -36,11 +38,16 @@ from lexalcm.recipes.normalizer import (
     no_normalizer,
     statistics_of_card,
 )
+from lexalcm.recipes.ranks import on_first_rank
 from lexalcm.recipes.reading import reading_for_model
-from lexalcm.recipes.resume import refuse_other_world
+from lexalcm.recipes.recovery import recover
+from lexalcm.recipes.resume import refuse_other_world, step_to_export
+from lexalcm.recipes.skipped_steps import SkippedSteps
+from lexalcm.recipes.stopping import StopAtStep, StopSignals
 from lexalcm.recipes.task import LcmTrainTask
 from lexalcm.recipes.validation import create_validation
 from lexalcm.training.ema import ExponentialMovingAverage
+from lexalcm.training.finite_steps import FiniteSteps
 from lexalcm.training.train_unit import LcmTrainUnit
 
 
@@ -116,7 +123,10 @@ class LcmTrainRecipe(Recipe):
     def create_task(self, context: RecipeContext) -> Task:
         config = context.get_config_as(LcmTrainConfig)
         gangs = context.gangs
-        refuse_other_world(context.get_checkpoint_manager(), _checkpoint_folder(context), gangs.dp.size)
+        checkpoints = _checkpoint_folder(context)
+        if not self._dry_run:
+            on_first_rank(gangs.root, lambda: recover(context.output_dir, checkpoints))
+        refuse_other_world(context.get_checkpoint_manager(), checkpoints, gangs.dp.size)
         # A misspelt field is told of before the model is built.
         chosen = choose_component(context.resolver, config.objective, OBJECTIVES, where="objective")
         sampler = choose_component(context.resolver, config.validation.sampler, SAMPLERS, where="validation.sampler")
@@ -166,6 +176,12 @@ class LcmTrainRecipe(Recipe):
                 describe_data=dataset.describe,
                 num_documents=dataset.num_rows(config.dataset.train_split),
             )
+        needed = checkpoint_bytes(model, with_ema=ema is not None)
+        on_first_rank(gangs.root, lambda: check_disk_space(checkpoints, needed, config.regime))
+        skipped = SkippedSteps(unit, gangs.dp, max_in_a_row=config.trainer.max_nonfinite_steps, checkpoints=checkpoints)
+        FiniteSteps(dp_model, optimizer, on_skip=skipped)
+        signals = StopSignals()
+        stop = StopAtStep(signals, gangs.root, optimizer)
         precision = config.trainer.mixed_precision
         if is_asked_for(precision) and is_imitated(gangs.device):
             log.warning(
@@ -173,21 +189,22 @@ class LcmTrainRecipe(Recipe):
                 precision.dtype,
             )
         trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
+        task = partial(LcmTrainTask, trainer, signals, stop, checkpoints=checkpoints)
         if gangs.root.rank != 0:
-            return LcmTrainTask(trainer)
+            return task()
         _keep_special_concepts(context.output_dir, reading, model.concept_dim)
         # The trainer closes the gangs, which then tell neither ranks nor shards.
         shapes = {name: value.shape for name, value in model.state_dict().items()}
-        return LcmTrainTask(trainer, on_end=lambda: self._export(context, shapes))
+        return task(on_end=lambda: self._export(context, shapes))
 
     def _export(self, context: RecipeContext, shapes: dict[str, torch.Size]) -> None:
         """Writes the run's model from the files of its best checkpoint, or of its last one."""
         checkpoints = _checkpoint_folder(context)
-        steps, scores = saved_steps(checkpoints), saved_scores(checkpoints)
-        if not steps:
+        scores = saved_scores(checkpoints)
+        step = step_to_export(checkpoints)
+        if step is None:
             log.warning("The run saved no checkpoint, so there is no model to write.")
             return
-        step = scores[0][1] if scores else steps[-1]
         card_file = export_run(context.output_dir, step, checkpoints=checkpoints, shapes=shapes)
         metric = context.get_config_as(LcmTrainConfig).regime.score_metric
         best = f", the best of {len(scores)} by {metric}," if scores else ""

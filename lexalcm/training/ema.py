@@ -59,6 +59,8 @@ class ExponentialMovingAverage:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if all(p.grad is None for p in self._parameters.values()):
+            return  # the step was not taken
         self._num_steps += 1
         decay = min(self._decay, (1 + self._num_steps) / (10 + self._num_steps))
         averages = list(self._averages.values())

@@ -38,10 +38,8 @@ def _descriptors() -> list[MetricDescriptor]:
         ("retrieval_at_1_unseen", "Retrieval@1 (unseen)", 143, number, True),
         ("retrieval_at_10_unseen", "Retrieval@10 (unseen)", 144, number, True),
         ("energy_score", "Energy Score", 145, number, False),
-        *(
-            (bad_rows_name(kind), f"Bad Rows ({kind.replace('_', ' ')})", 811, count, False)
-            for kind in BAD_ROW_KINDS
-        ),
+        *((bad_rows_name(kind), f"Bad Rows ({kind.replace('_', ' ')})", 811, count, False) for kind in BAD_ROW_KINDS),
+        ("total_skipped_steps", "Steps Not Taken", 812, count, False),
         ("model_tflops", "Model TFLOP/s", 820, number, True),
         ("mfu", "Model FLOPs Utilization", 821, share, True),
     ]

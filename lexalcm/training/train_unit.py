@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.nn import Module
 from typing_extensions import override
 
-from lexalcm.data.batch import ConceptBatch
+from lexalcm.data.batch import ConceptBatch, WindowIds
 from lexalcm.data.validate import BAD_ROW_KINDS
 from lexalcm.diffusion.objective import Draw, LossTerms, TrainingObjective
 from lexalcm.diffusion.parametrization import add_noise
+from lexalcm.layout import DocumentLayout
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.training.flops import peak_flops
 from lexalcm.training.metrics import NUM_QUARTERS, bad_rows_name, quarter_name
@@ -61,6 +62,20 @@ def predict_drawn(
     return predicted, objective.loss(predicted, clean, draw.timesteps, layout.at_queries(batch.target_mask))
 
 
+class _Means:
+    """Adds a batch to the averages of a metric bag, unless its loss is not finite: then its step is not taken, and leaves
+    no trace in them."""
+
+    def __init__(self, metric_bag: MetricBag, counts: Tensor) -> None:
+        """:param counts: bool scalar, on the device."""
+        self._metric_bag = metric_bag
+        self._counts = counts
+
+    def update(self, name: str, mean: Tensor, weight: Tensor | int) -> None:
+        mean = torch.where(self._counts, mean, torch.zeros_like(mean))
+        self._metric_bag.get(name, Mean).update(mean, weight=self._counts * weight)
+
+
 @final
 class LcmTrainUnit(TrainUnit[ConceptBatch]):
     """Knows a two-tower model only by its interface."""
@@ -76,9 +91,39 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         self._objective = objective
         self._gang = gang
         self._lapse_start: float | None = None
+        self.step_nr = 0
+        """The step under way."""
+        self._seen: list[tuple[WindowIds | None, DocumentLayout, Tensor]] = []
+        self._metric_bag: MetricBag | None = None
+
+    @override
+    def set_step_nr(self, step_nr: int) -> None:
+        self.step_nr = step_nr
+        self._seen.clear()
+
+    def documents_of_step(self) -> tuple[list[str], list[str]]:
+        """Names, as ``source:file:row:window``, of the documents of this rank's step: first those in which an error is not
+        finite, then all. Waits for the device."""
+        suspects: list[str] = []
+        everyone: list[str] = []
+        for ids, layout, squared_error in self._seen:
+            if ids is None:
+                continue
+            names = ids.names()
+            wrong = ~squared_error.isfinite()
+            documents = layout.query_documents().expand(wrong.shape)
+            suspects += [names[i] for i in documents[wrong].unique().tolist()]
+            everyone += names
+        return suspects, everyone
+
+    def count_skipped_step(self) -> None:
+        """To be called when the step under way is not taken."""
+        assert self._metric_bag is not None
+        self._metric_bag.get("total_skipped_steps", Sum).update(1 if self._gang.rank == 0 else 0)
 
     @override
     def prepare_metric_bag(self, metric_bag: MetricBag) -> None:
+        self._metric_bag = metric_bag
         for name in ("loss", "raw_l2", "cosine"):
             metric_bag.add(name, Mean())
         for quarter in range(1, NUM_QUARTERS + 1):
@@ -89,6 +134,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
             metric_bag.add(name, Sum())
         for kind in BAD_ROW_KINDS:
             metric_bag.add(bad_rows_name(kind), Sum())
+        metric_bag.add("total_skipped_steps", Sum())
 
     @override
     def process_batch(self, batch: ConceptBatch, metric_bag: MetricBag) -> tuple[Tensor, None]:
@@ -96,10 +142,12 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
             # The first step after metrics were published, so that a validation in between does not count.
             self._lapse_start = perf_counter()
         predicted, timesteps, terms = predict_noised(self._dp_model, self._model, self._objective, batch)
+        self._seen.append((batch.ids, batch.layout, terms.squared_error))
         self._update_metrics(metric_bag, batch, predicted.detach(), timesteps, terms)
         # The trainer averages gradients over ranks and micro-batches; undone here, a step's loss is the mean over all
         # targets of all ranks, whatever each of them holds, a rank without data included.
-        targets = torch.full((), float(batch.num_step_targets), device=predicted.device)
+        # A loss that is not finite makes the shares of all ranks so: none of them takes the step, whatever its gradient.
+        targets = float(batch.num_step_targets) + 0.0 * terms.loss_sum.detach()
         if self._gang.size > 1:
             self._gang.all_reduce(targets, ReduceOperation.SUM)
         share = self._gang.size * batch.num_step_batches / targets.clamp(min=1.0)
@@ -116,9 +164,10 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
     ) -> None:
         targets = batch.num_targets
         if targets > 0:
-            metric_bag.get("loss", Mean).update(terms.loss_sum.detach() / targets, weight=targets)
-            self._update_raw_metrics(metric_bag, batch, predicted)
-            self._update_quarters(metric_bag, batch, timesteps, terms)
+            means = _Means(metric_bag, terms.loss_sum.isfinite())
+            means.update("loss", terms.loss_sum.detach() / targets, targets)
+            self._update_raw_metrics(means, batch, predicted)
+            self._update_quarters(means, batch, timesteps, terms)
         layout = batch.layout
         counts = {
             "num_examples": layout.num_documents if targets else 0,
@@ -135,7 +184,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         flops = self._model.flops_per_concept(layout.context_len, noise_draws=draws) * counts["num_elements"]
         metric_bag.get("model_flops", Sum).update(float(flops))
 
-    def _update_raw_metrics(self, metric_bag: MetricBag, batch: ConceptBatch, predicted: Tensor) -> None:
+    def _update_raw_metrics(self, means: _Means, batch: ConceptBatch, predicted: Tensor) -> None:
         one_draw = predicted if predicted.dim() == batch.concepts.dim() else predicted[0]
         raw = self._model.denormalize(one_draw)
         truth = batch.layout.at_queries(batch.concepts).float()
@@ -143,10 +192,10 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         distance = torch.linalg.vector_norm(raw - truth, dim=-1)
         cosine = torch.nn.functional.cosine_similarity(raw, truth, dim=-1)
         targets = batch.num_targets
-        metric_bag.get("raw_l2", Mean).update((distance * mask).sum() / targets, weight=targets)
-        metric_bag.get("cosine", Mean).update((cosine * mask).sum() / targets, weight=targets)
+        means.update("raw_l2", (distance * mask).sum() / targets, targets)
+        means.update("cosine", (cosine * mask).sum() / targets, targets)
 
-    def _update_quarters(self, metric_bag: MetricBag, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms) -> None:
+    def _update_quarters(self, means: _Means, batch: ConceptBatch, timesteps: Tensor, terms: LossTerms) -> None:
         schedule = self._model.schedule
         counted = batch.layout.at_queries(batch.target_mask).expand(timesteps.shape).float()
         quarter_of = (timesteps - schedule.first_timestep) * NUM_QUARTERS // schedule.num_timesteps
@@ -155,11 +204,11 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
             weight = inside.sum()
             # A quarter that no position drew weighs nothing; its mean is then any finite number.
             mean = (terms.squared_error * inside).sum() / weight.clamp(min=1.0)
-            metric_bag.get(quarter_name(quarter + 1), Mean).update(mean, weight=weight)
+            means.update(quarter_name(quarter + 1), mean, weight)
 
     @override
     def process_metric_values(self, values: MutableMapping[str, object]) -> None:
-        for name in map(bad_rows_name, BAD_ROW_KINDS):
+        for name in ("total_skipped_steps", *map(bad_rows_name, BAD_ROW_KINDS)):
             if not values.get(name, True):
                 del values[name]  # a line says what there is
         flops = values.pop("model_flops", None)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from inspect import getsource, signature
 from pathlib import Path
 
+import pytest
 from fairseq2.io import TensorFileDumper, TensorFileLoader
 from fairseq2.optim.lr_schedulers import LRScheduler
 from fairseq2.recipe.base import RecipeContext
+from fairseq2.trainer import Trainer
+from fairseq2.utils.yaml import RuamelYamlDumper, YamlDumper
 from torch.optim import Optimizer
 
 from lexalcm.diffusion.objective import ObjectiveConfig, TrainingObjective
@@ -53,3 +57,26 @@ def test_components_are_known_by_kind_and_name() -> None:
     assert component_config_kls(resolver, TrainingObjective, "lcm_objective") is ObjectiveConfig
     assert component_config_kls(resolver, TrainingObjective, WARMUP_SHARE_LR) is None
     assert {"adamw", "lcm_adamw", "muon"} <= set(component_names(resolver, Optimizer))
+
+
+def test_the_trainer_still_has_what_ending_it_early_takes() -> None:
+    parameters = signature(Trainer.__init__).parameters
+    assert {"max_num_steps", "validator"} <= parameters.keys()
+    source = getsource(Trainer)
+    for name in ("self._max_num_steps", "self._validator is NOOP_VALIDATOR", "self._stop_requested"):
+        assert name in source
+
+
+def test_a_file_of_the_run_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolver = RecipeHost(ActingRecipe(nothing), no_rich=True).resolver
+    dumper = resolver.resolve(YamlDumper)
+    dumper.dump({"a": 1}, tmp_path / "config.yaml")
+
+    def torn(self: RuamelYamlDumper, obj: object, output: Path) -> None:
+        output.write_text("a: ")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RuamelYamlDumper, "dump", torn)
+    with pytest.raises(KeyboardInterrupt):
+        dumper.dump({"a": 2}, tmp_path / "config.yaml")
+    assert (tmp_path / "config.yaml").read_text() == "a: 1\n"

@@ -1,0 +1,56 @@
+"""Whether the checkpoint of a step is whole: no part missing, no file cut short or changed on the disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+from zipfile import BadZipFile, ZipFile
+from zlib import error as DecompressionError
+
+_PARTS: Final = ("trainer", "model", "optimizer", "data_reader")
+
+
+def what_is_missing(step_folder: Path) -> str | None:
+    """Looks at names and sizes alone.
+
+    :returns: What a run cannot be resumed without, ``None`` if all is there.
+    """
+    files = {part: sorted((step_folder / part).rglob("*.pt")) for part in _PARTS}
+    for part, found in files.items():
+        if not found:
+            return f"{part}/ holds nothing"
+    for file in (file for found in files.values() for file in found):
+        if file.stat().st_size == 0:
+            return f"{file.relative_to(step_folder)} is empty"
+    if len(files["trainer"]) < len(files["data_reader"]):
+        return f"trainer/ has {len(files['trainer'])} file(s), data_reader/ {len(files['data_reader'])}"
+    if len(files["model"]) != len(files["optimizer"]):
+        return f"model/ has {len(files['model'])} file(s), optimizer/ {len(files['optimizer'])}"
+    return None
+
+
+def what_is_damaged(step_folder: Path) -> str | None:
+    """Reads every file and compares the sums that were written with it.
+
+    :returns: What is missing or damaged first, ``None`` if all is as it was written.
+    """
+    missing = what_is_missing(step_folder)
+    if missing is not None:
+        return missing
+    for part in _PARTS:
+        for file in sorted((step_folder / part).rglob("*.pt")):
+            reason = _damage_of_file(file)
+            if reason is not None:
+                return f"{file.relative_to(step_folder)} {reason}"
+    return None
+
+
+def _damage_of_file(file: Path) -> str | None:
+    try:
+        with ZipFile(file) as archive:
+            bad = archive.testzip()
+    except BadZipFile:
+        return f"is cut short, or no checkpoint at all ({file.stat().st_size:,} bytes)"
+    except (OSError, EOFError, DecompressionError, NotImplementedError, ValueError) as ex:
+        return f"cannot be read: {ex}"
+    return None if bad is None else f"has changed since it was written (in {bad})"
