@@ -74,6 +74,14 @@ class StepLR(AbstractLRScheduler):
         """
         self._lr_at = lr_at
         super().__init__(optimizer)
+        optimizer.register_load_state_dict_post_hook(self._set_rates)
+
+    def _set_rates(self, optimizer: Optimizer) -> None:
+        # The trainer loads the scheduler first. The optimizer's state then brings the rate of its next step, by the
+        # schedule of the run that saved it.
+        self._last_lr = self._compute_lrs()
+        for group, lr in zip(optimizer.param_groups, self._last_lr):
+            group["lr"] = lr
 
     @override
     def _compute_lrs(self) -> list[float]:

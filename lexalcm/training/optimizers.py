@@ -93,6 +93,8 @@ class CompositeOptimizer(Optimizer):
         for optimizer, state in zip(self._optimizers, state_dict["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.param_groups = [group for optimizer in self._optimizers for group in optimizer.param_groups]
+        for hook in self._optimizer_load_state_dict_post_hooks.values():
+            hook(self)
 
 
 def create_lcm_adamw(resolver: DependencyResolver, config: LcmAdamWConfig) -> Optimizer:
