@@ -11,13 +11,17 @@ import platform
 import site
 import sys
 from ctypes import CDLL, RTLD_GLOBAL
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, distributions, requires, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 from lexalcm.errors import LexalcmError, SetupError
 
-_FIX_VERSIONS = "pip install --force-reinstall"
+DOCTOR: Final = "`fairseq2 lcm doctor` shows the whole picture."
+"""How every message about a broken installation ends."""
+
+_FIX_VERSIONS: Final = "pip install --force-reinstall"
 
 
 def check_setup() -> None:
@@ -28,44 +32,83 @@ def check_setup() -> None:
     :raises SetupError: a part is missing or of another version; the text gives the command that mends it.
     """
     _check_versions()
-    _check_libsndfile()
+    find_libsndfile()
 
 
 def _check_versions() -> None:
     for package, required_by in (("fairseq2", "lexalcm"), ("fairseq2n", "fairseq2"), ("torch", "fairseq2n")):
-        wanted = _requirement(package, of=required_by)
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            raise SetupError(f"{package} is not installed. Run: pip install '{package}{wanted}'") from None
-        if not _satisfies(found, wanted):
+        wanted = requirement(package, of=required_by) or ""
+        found = installed_version(package)
+        if found is None:
+            raise SetupError(f"{package} is not installed. Run: pip install '{package}{wanted}'\n{DOCTOR}")
+        if not satisfies(found, wanted):
             raise SetupError(
-                f"{package} {found} is installed, but {required_by} {version(required_by)} needs {package}{wanted}. "
-                f"Run: {_FIX_VERSIONS} '{package}{wanted}'"
+                f"{package} {found} is installed, but {required_by} {installed_version(required_by)} needs "
+                f"{package}{wanted}. Run: {_FIX_VERSIONS} '{package}{wanted}'\n{DOCTOR}"
             )
 
 
-def _requirement(package: str, *, of: str) -> str:
-    """Returns the version specifier that the installed distribution ``of`` asks of ``package``, such as ``==2.9.1``."""
-    from packaging.requirements import Requirement
+def installed_version(package: str) -> str | None:
+    """Returns ``None`` too where an interrupted installation has left a distribution without its metadata."""
+    try:
+        return version(package) or None
+    # What is missing from a broken distribution differs between releases of Python.
+    except (PackageNotFoundError, KeyError, TypeError):
+        return None
+
+
+def requirement(package: str, *, of: str) -> str | None:
+    """Returns what the installed distribution ``of`` asks of ``package``, such as ``==2.9.1``, which may be empty.
+
+    ``None`` where it does not ask for it, or is itself run from a source tree without installation metadata.
+
+    :raises SetupError: The package that reads requirements is missing.
+    """
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+        from packaging.utils import canonicalize_name
+    except ImportError as ex:
+        raise SetupError(f"packaging cannot be imported: {ex}. Run: {_FIX_VERSIONS} packaging\n{DOCTOR}") from ex
 
     try:
         lines = requires(of) or []
     except PackageNotFoundError:
-        return ""  # run from a source tree without installation metadata: nothing is asked
+        return None
     for line in lines:
-        requirement = Requirement(line)
-        if requirement.name == package and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
-            return str(requirement.specifier)
-    return ""
+        try:
+            found = Requirement(line)
+        except InvalidRequirement:
+            continue  # of an old distribution; pip passes over it too
+        is_asked = found.marker is None or found.marker.evaluate({"extra": ""})
+        if canonicalize_name(found.name) == canonicalize_name(package) and is_asked:
+            return str(found.specifier)
+    return None
 
 
-def _satisfies(found: str, specifier: str) -> bool:
+def installed_entries(group: str) -> tuple[list[EntryPoint], list[tuple[str, str]]]:
+    """Returns the entry points of a group, and the names of distributions whose list of them is broken, with the reason."""
+    entries: list[EntryPoint] = []
+    broken: list[tuple[str, str]] = []
+    for distribution in distributions():
+        try:
+            entries += distribution.entry_points.select(group=group)
+        # A damaged file fails in the ways of the parser, which differ between releases of Python.
+        except Exception as ex:
+            broken.append((distribution.metadata["Name"] or "an unknown distribution", f"{type(ex).__name__}: {ex}"))
+    return entries, broken
+
+
+def satisfies(found: str, specifier: str) -> bool:
+    """Whether a version fits, such as ``2.9.1+cpu`` what ``==2.9.1`` asks: the local label names the build."""
+    if not specifier:
+        return True
     from packaging.specifiers import SpecifierSet
-    from packaging.version import Version
+    from packaging.version import InvalidVersion, Version
 
-    # `2.9.1+cpu` is the same release as `2.9.1`: the local label names the build.
-    return SpecifierSet(specifier).contains(Version(found).public, prereleases=True)
+    try:
+        return SpecifierSet(specifier).contains(Version(found).public, prereleases=True)
+    except InvalidVersion:
+        return False
 
 
 def _library_name() -> str:
@@ -89,16 +132,21 @@ def _loads(library: str | Path) -> bool:
     return True
 
 
-def _check_libsndfile() -> None:
+def find_libsndfile() -> str:
+    """Loads the library as fairseq2n will, and returns its name, or the path of one that the linker does not know.
+
+    :raises SetupError: There is none; names the places searched and the command that mends it.
+    """
     in_conda = "CONDA_PREFIX" in os.environ  # there, fairseq2n ignores the system's linker path
     if not in_conda and _loads(_library_name()):
-        return
-    if any(_loads(path) for path in _searched_paths()):
-        return
+        return _library_name()
+    for path in _searched_paths():
+        if _loads(path):
+            return str(path)
     bundled = bundled_libsndfile()
     # Once loaded under its own name, the library is found again by that name when fairseq2n asks for it.
     if bundled is not None and not in_conda and _loads(bundled) and _loads(_library_name()):
-        return
+        return str(bundled)
     searched = ", ".join(str(path) for path in _searched_paths())
     if bundled is not None:
         command = f"{sys.executable} -m lexalcm.installation"
@@ -107,7 +155,8 @@ def _check_libsndfile() -> None:
     else:
         command = "pip install --force-reinstall --no-deps soundfile"
     raise SetupError(
-        f"{_library_name()}, which fairseq2 needs, is not among the system's libraries nor at {searched}. Run: {command}"
+        f"{_library_name()}, which fairseq2 needs, is not among the system's libraries nor at {searched}. "
+        f"Run: {command}\n{DOCTOR}"
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import psutil
-import torch
 
 from lexalcm.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 _CGROUP_FOLDER: Final = Path("/sys/fs/cgroup")
 _OWN_CGROUPS: Final = Path("/proc/self/cgroup")
@@ -24,14 +26,24 @@ def available_memory(device: torch.device | str) -> int | None:
 
     On the CPU it is the least of what the machine, the control group (of a container, say) and ``ulimit -v`` leave.
     """
-    device = torch.device(device)
-    if device.type == "cuda":
+    kind = str(device).partition(":")[0]
+    if kind == "cuda":
+        # Here, since `fairseq2 lcm doctor` asks for the CPU's where torch itself cannot be imported.
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         # PyTorch keeps what was freed for itself, and gives it out again.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if device.type != "cpu":
-        return None
-    return min([psutil.virtual_memory().available, *_left_by_cgroups(), *_left_by_ulimit()])
+    return min(left_by_limit().values()) if kind == "cpu" else None
+
+
+def left_by_limit() -> dict[str, int]:
+    """The bytes that each limit on this process leaves, by what sets the limit; those that set none are left out."""
+    left = {"the machine": psutil.virtual_memory().available}
+    for name, numbers in (("the control group", _left_by_cgroups()), ("ulimit -v", _left_by_ulimit())):
+        if (least := min(numbers, default=None)) is not None:
+            left[name] = least
+    return left
 
 
 def check_fits(num_bytes: int, device: torch.device | str, *, what: str) -> None:

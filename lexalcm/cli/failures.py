@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
+from typing import Final
 
-from lexalcm.errors import LexalcmError, RunError
+from lexalcm.errors import LexalcmError, RunError, SetupError
+from lexalcm.installation import DOCTOR
 
 _USER_FAULTS = frozenset(
     (
@@ -46,7 +49,6 @@ _RUN_FAILURES = frozenset(
     (
         "CheckpointError",
         "DataReadError",
-        "ExtensionError",
         "GangError",
         "MinimumLossScaleReachedError",
         "OperationalError",
@@ -57,6 +59,13 @@ _FIXES = {
     "LocalRankOutOfRangeError": "Start at most one process a device (torchrun --nproc-per-node), or compute on the CPU with "
     "FAIRSEQ2_DEVICE=cpu.",
 }
+
+_LIBRARY_FAULTS: Final = re.compile(
+    r"shared object|undefined symbol|ELF header|dlopen|image not found|library not loaded|fairseq2 requires|"
+    r"version `\S+' not found",
+    re.IGNORECASE,
+)
+"""What loaders of shared libraries, and fairseq2n's own, write."""
 
 
 def report(error: BaseException, *, debug: bool) -> int:
@@ -76,20 +85,33 @@ def report(error: BaseException, *, debug: bool) -> int:
 
 def describe(error: BaseException) -> tuple[str | None, int]:
     """Returns the text for a user (``None`` for an unforeseen error) and the exit code."""
+    if isinstance(error, SetupError):
+        return f"error: {error}" if DOCTOR in str(error) else f"error: {error}\n{DOCTOR}", 2
     if isinstance(error, LexalcmError):
         return f"error: {error}", 1 if isinstance(error, RunError) else 2
     name = _host_name(error)
     if name in _USER_FAULTS or name.endswith("NotKnownError"):
         fix = f"\n{_FIXES[name]}" if name in _FIXES else ""
         return f"error: {_with_causes(error)}{fix}", 2
+    if name == "ExtensionError":
+        return f"error: {_with_causes(error)}\n{DOCTOR}", 1
     if name in _RUN_FAILURES:
         return f"error: {_with_causes(error)}", 1
     if type(error).__name__ == "OutOfMemoryError":
         return f"error: out of device memory: {_first_line(error)}\nA smaller batch needs less memory.", 1
+    if _is_broken_setup(error):
+        return f"error: {type(error).__name__}: {_first_line(error)}\n{DOCTOR}", 2
     if isinstance(error, OSError) and error.strerror:
         where = f" {error.filename}" if error.filename else ""
         return f"error:{where}: {error.strerror}", 1
     return None, 1
+
+
+def _is_broken_setup(error: BaseException) -> bool:
+    """Whether a package or shared library of others could not be loaded; a name of our own that is missing is our fault."""
+    if isinstance(error, ImportError):
+        return (error.name or "").partition(".")[0] != "lexalcm"
+    return isinstance(error, (OSError, RuntimeError)) and _LIBRARY_FAULTS.search(str(error)) is not None
 
 
 def _host_name(error: BaseException) -> str:

@@ -22,5 +22,6 @@ GROUP = Group(
         "visualize": Command("lexalcm.cli.visualize", "show a dataset in one HTML file, or two side by side"),
         "assets": Command("lexalcm.cli.assets", "list and show cards of every kind"),
         "quickstart": Command("lexalcm.cli.quickstart", "make demo data, train on it, and show what was learned"),
+        "doctor": Command("lexalcm.cli.doctor", "look over this installation and machine, and say what mends it"),
     },
 )

@@ -7,12 +7,13 @@ import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 from lexalcm.cli.failures import report
 from lexalcm.cli.groups import Group, GroupTable, other_front
+from lexalcm.cli.lcm import GROUP
 from lexalcm.cli.parser import CommandParser
 from lexalcm.errors import LexalcmError, near_match
+from lexalcm.installation import installed_version
 
 _DEBUG_HELP = "show the full traceback of an error"
 
@@ -45,6 +46,9 @@ def _take_debug(argv: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _dispatch(words: list[str], *, debug: bool) -> int:
+    if words[:2] == ["lcm", "doctor"]:
+        # Another distribution may claim the group: the command that tells so must run all the same.
+        return _run_in_group("lcm", GROUP, words[1:], debug=debug)
     table = GroupTable.discover()
     if not words or words[0] in ("-h", "--help"):
         print(_overview(table))
@@ -96,7 +100,7 @@ def _overview(table: GroupTable) -> str:
         try:
             rows[name] = table.load(name).help
         except LexalcmError as error:
-            rows[name] = str(error)
+            rows[name] = str(error).partition("\n")[0]
     text = _listing("usage: fairseq2 GROUP COMMAND ...", "Commands of fairseq2 and of packages built on it.", rows)
     front = other_front()
     if front is not None and front.dist is not None:
@@ -115,13 +119,8 @@ def _rows(rows: dict[str, str]) -> str:
 
 
 def _versions() -> str:
-    parts = []
-    for package in ("lexalcm", "fairseq2", "fairseq2n", "torch"):
-        try:
-            parts.append(f"{package} {version(package)}")
-        except PackageNotFoundError:
-            parts.append(f"{package} (not installed)")
-    return ", ".join(parts)
+    packages = ("lexalcm", "fairseq2", "fairseq2n", "torch")
+    return ", ".join(f"{package} {installed_version(package) or '(not installed)'}" for package in packages)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from fairseq2.assets import AssetNotFoundError
+from fairseq2.composition import ExtensionError
 from fairseq2.device import LocalRankOutOfRangeError
 from fairseq2.error import OperationalError
 
 from lexalcm.cli.failures import describe, report
-from lexalcm.errors import ConfigError
+from lexalcm.errors import ConfigError, SetupError
+from lexalcm.installation import DOCTOR
 
 
 def caused(error: Exception, cause: Exception) -> Exception:
@@ -24,7 +26,11 @@ def caused(error: Exception, cause: Exception) -> Exception:
         (AssetNotFoundError("pre2"), 2, "pre2"),
         (LocalRankOutOfRangeError(1, 1, "cuda"), 2, "at most one process a device (torchrun --nproc-per-node)"),
         (caused(OperationalError("A write failed."), OSError("No space left on device")), 1, "cause: No space left"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), 1, "A smaller batch needs less memory."),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+            1,
+            "A smaller batch needs less memory.",
+        ),
         (FileNotFoundError(2, "No such file or directory", "/data/wiki"), 1, "/data/wiki: No such file or directory"),
     ],
 )
@@ -35,6 +41,32 @@ def test_what_can_be_mended_is_told_in_a_few_lines_without_a_traceback(
     said = capsys.readouterr().err
     assert told in said and "Traceback" not in said
     assert len(said.splitlines()) <= 3
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (SetupError("torch is missing. Run: pip install torch"), 2, "Run: pip install torch"),
+        (SetupError(f"torch is missing.\n{DOCTOR}"), 2, "torch is missing."),
+        (caused(ExtensionError("x:y", "x:y extension failed."), ImportError("no name z")), 1, "cause: no name z"),
+        (ModuleNotFoundError("No module named 'wtpsplit'", name="wtpsplit"), 2, "No module named 'wtpsplit'"),
+        (ImportError("cannot import name 'x' from 'fairseq2'", name="fairseq2"), 2, "cannot import name 'x'"),
+        (OSError("libcudart.so.12: cannot open shared object file: No such file"), 2, "libcudart.so.12: cannot open"),
+        (RuntimeError("fairseq2 requires a CPU-only build of PyTorch 2.9.1, but"), 2, "a CPU-only build of PyTorch"),
+    ],
+)
+def test_a_broken_installation_is_told_with_a_pointer_to_the_whole_picture(
+    error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert report(error, debug=False) == code
+    said = capsys.readouterr().err
+    assert told in said and "Traceback" not in said
+    assert said.splitlines()[-1] == DOCTOR and said.count(DOCTOR) == 1 and len(said.splitlines()) <= 3
+
+
+@pytest.mark.parametrize("error", [ImportError("no name x", name="lexalcm.data.rows"), RuntimeError("shapes differ")])
+def test_a_name_of_our_own_that_is_missing_is_our_mistake(error: Exception) -> None:
+    assert describe(error) == (None, 1)
 
 
 def test_a_mistake_of_ours_keeps_its_traceback_and_asks_to_be_reported(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,6 +49,28 @@ def test_a_group_that_cannot_be_loaded_is_told_and_leaves_the_others_alone(tmp_p
     assert run("other", path=tmp_path).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("raise RuntimeError('driver too old')", "driver too old"),
+        ("import sys; sys.exit('no licence')", "no licence"),
+        ("GROUP = 3", "has no attribute 'commands'"),
+        ("class GROUP: help, commands = 'mine', ['hello']", "must be a mapping"),
+    ],
+)
+def test_whatever_a_group_does_when_it_is_loaded_is_told(tmp_path: Path, code: str, told: str) -> None:
+    distribution(tmp_path, "broken", code=f"{code}\n", entries="[fairseq2.cli]\nother = broken:GROUP\n")
+    overview, done = run("--help", path=tmp_path), run("other", path=tmp_path)
+    assert overview.returncode == 0 and told in overview.stdout and "lcm" in overview.stdout
+    assert done.returncode == 2 and told in done.stderr and "Traceback" not in done.stderr
+    assert "fairseq2 lcm doctor" in done.stderr.splitlines()[-1]
+
+
+def test_a_damaged_list_of_entry_points_hides_no_group(tmp_path: Path) -> None:
+    distribution(tmp_path, "damaged", code="", entries="[fairseq2.cli]\nno value here\n")
+    assert run("--help", path=tmp_path).stdout == (HELP / "fairseq2.txt").read_text()
+
+
 def test_words_of_another_fairseq2_command_are_passed_on_to_it(tmp_path: Path) -> None:
     code = "import sys\ndef main():\n    print('theirs', sys.argv[1:])\n    return 3\n"
     distribution(tmp_path, "theirs", code=code, entries="[console_scripts]\nfairseq2 = theirs:main\n")
