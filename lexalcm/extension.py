@@ -11,6 +11,8 @@ from fairseq2.recipe.component import register_component
 from fairseq2.runtime.dependency import DependencyContainer
 from torch.optim import Optimizer
 
+from lexalcm.checkpoints.archive_members import refuse_unsafe_members
+from lexalcm.checkpoints.asset_folders import register_asset_folders
 from lexalcm.data.dataset import ConceptParquetDataset, open_concept_parquet
 from lexalcm.data.sources import CONCEPT_PARQUET, ConceptParquetConfig
 from lexalcm.diffusion.objective import ObjectiveConfig, TrainingObjective
@@ -61,4 +63,6 @@ def setup_fairseq2_extension(container: DependencyContainer) -> None:
     register_component(container, TrainingObjective, LCM_REGRESSION, RegressionConfig, create_lcm_regression)
     register_component(container, Sampler, LCM_SAMPLER, SamplerConfig, create_lcm_sampler)
     register_metric_descriptors(container)
+    register_asset_folders(container)
+    refuse_unsafe_members()
     register_file_assets(container, shipped_folder("cards"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lexalcm"
 
-LEAVES = {"errors", "device", "layout", "memory", "shipped", "installation", "yaml_text", ""}
+LEAVES = {"errors", "device", "layout", "memory", "shipped", "installation", "yaml_text", "shown", ""}
 ALLOWED = {
     "diffusion": set(),
     "models": {"diffusion"},
@@ -31,7 +31,7 @@ ALLOWED = {
         "checkpoints",
         "pipelines",
     },
-    "extension": {"models", "diffusion", "data", "training"},
+    "extension": {"models", "diffusion", "data", "training", "checkpoints"},
 }
 HEAVY = {"torch", "fairseq2", "numpy", "pyarrow", "pandas", "sklearn", "safetensors", "pydantic", "matplotlib"}
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from itertools import chain as joined
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fairseq2.assets import AssetCard, AssetStore
 from fairseq2.runtime.dependency import get_dependency_resolver
 
+from lexalcm.checkpoints.described import card_place
 from lexalcm.errors import CardError, near_match
-from lexalcm.yaml_text import parse_yaml
+from lexalcm.shown import shown
+from lexalcm.yaml_text import read_yaml
+
+_LONGEST_CHAIN: Final = 16
 
 
 def cards_in_file(file: Path, *, store: AssetStore | None = None) -> list[AssetCard]:
@@ -34,7 +40,10 @@ def _card(document: dict[str, Any], file: Path, store: AssetStore | None, chain:
     name = _name_of(document)
     if name in chain:
         raise CardError(f"{file}: cards build on each other in a circle: {' -> '.join([*chain, name])}.")
-    _refuse_directives(document, file)
+    if len(chain) >= _LONGEST_CHAIN:
+        raise CardError(f"{file}: card {chain[0]} builds on more than {_LONGEST_CHAIN} others, one on the next.")
+    if (found := _directive(document)) is not None:
+        raise _substitutes(str(file), found)
     base = document.get("base")
     base_card = None if base is None else _find_base(str(base), file, store, (*chain, name))
     fields = {key: value for key, value in document.items() if key not in ("name", "base")}
@@ -69,9 +78,9 @@ def _find_beside(files: list[Path], name: str, store: AssetStore | None, chain: 
 
 def _documents(file: Path) -> list[dict[str, Any]]:
     try:
-        documents = parse_yaml(file.read_text(encoding="utf-8"))
+        documents = read_yaml(file)
     except ValueError as ex:
-        raise CardError(f"{file} is not a card: it is not valid YAML ({ex}).") from None
+        raise CardError(f"{file} is not a card: it is not valid YAML ({shown(ex)}).") from None
     if not documents:
         raise CardError(f"{file} holds no card: it is empty.")
     for number, document in enumerate(documents, start=1):
@@ -80,6 +89,8 @@ def _documents(file: Path) -> list[dict[str, Any]]:
                 f"{file}: card {number} must be a mapping with a `name`, but is {type(document).__name__}"
                 f"{'' if not isinstance(document, dict) else ' without one'}."
             )
+        if not document["name"].isprintable():
+            raise CardError(f"{file}: card {number} has the name {document['name']!r}, which is not on one line.")
     return documents
 
 
@@ -92,12 +103,30 @@ def _yaml_files(folder: Path) -> list[Path]:
     return [*folder.glob("*.yaml"), *folder.glob("*.yml")]
 
 
-def _refuse_directives(value: object, file: Path) -> None:
-    if isinstance(value, dict):
-        for item in value.values():
-            _refuse_directives(item, file)
-    elif isinstance(value, list):
-        for item in value:
-            _refuse_directives(item, file)
-    elif isinstance(value, str) and "${" in value:
-        raise CardError(f"{file}: `{value}` would substitute something of this machine. Write the value itself.")
+def refuse_directives(card: AssetCard) -> None:
+    """fairseq2 puts variables of the environment into the configuration of a card that asks for it (``${env:NAME}``);
+    what is there may be a password, and the card a stranger's.
+
+    :raises CardError: The card, or one that it builds on, asks for it.
+    """
+    current: AssetCard | None = card
+    while current is not None:
+        if (found := _directive(current.metadata)) is not None:
+            raise _substitutes(card_place(current), found)
+        current = current.base
+
+
+def _directive(value: object) -> str | None:
+    """The first text that would be replaced by something else, among values and names."""
+    if isinstance(value, str):
+        return value if "${" in value else None
+    items: Iterable[object] = ()
+    if isinstance(value, Mapping):
+        items = joined.from_iterable(value.items())
+    elif isinstance(value, (list, tuple)):
+        items = value
+    return next((found for item in items if (found := _directive(item)) is not None), None)
+
+
+def _substitutes(where: str, text: str) -> CardError:
+    return CardError(f"{where}: `{shown(text)}` would substitute something of this machine. Write the value itself.")

@@ -7,13 +7,14 @@ only where the model's own shape says so.
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lexalcm.checkpoints.torch_file import read_torch_file
 from lexalcm.errors import CheckpointError
 from lexalcm.training.ema import ExponentialMovingAverage
 
@@ -32,7 +33,7 @@ def iter_model_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> Ite
 
     What is wrong is raised at once, before the first is taken.
     """
-    shards = [_load(file) for file in _shard_files(step_folder / "model")]
+    shards = [read_torch_file(file, mmap=True) for file in _shard_files(step_folder / "model")]
     _check(shards, shapes, step_folder)
     return _join(shards, shapes)
 
@@ -40,12 +41,12 @@ def iter_model_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> Ite
 def read_averaged_state(step_folder: Path, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor] | None:
     """Reads a checkpoint's model with its averaged weights, ``None`` if the run keeps none."""
     files = _shard_files(step_folder / "optimizer")
-    averages = [_load(file).get(ExponentialMovingAverage.STATE_KEY) for file in files]
+    averages = [read_torch_file(file, mmap=True).get(ExponentialMovingAverage.STATE_KEY) for file in files]
     if averages[0] is None:
         return None
     state = read_model_state(step_folder, shapes)
-    names = averages[0]["averages"].keys()
-    shards, averaged = [a["averages"] for a in averages], {name: shapes[name] for name in names}
+    shards = [_averages_of(found, file) for found, file in zip(averages, files)]
+    averaged = {name: shapes[name] for name in shards[0] if name in shapes}
     _check(shards, averaged, step_folder)
     state.update(_join(shards, averaged))
     return state
@@ -60,17 +61,14 @@ def _shard_files(folder: Path) -> list[Path]:
     return files
 
 
-def _load(file: Path) -> dict:
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as ex:
-        raise CheckpointError(
-            f"{file} ({file.stat().st_size:,} bytes) is not a checkpoint that can be read safely: "
-            f"{str(ex).splitlines()[0]}"
-        ) from ex
+def _averages_of(found: object, file: Path) -> dict[str, Tensor]:
+    averages = found.get("averages") if isinstance(found, Mapping) else None
+    if not isinstance(averages, Mapping):
+        raise CheckpointError(f"{file}: what it holds of averaged weights is not what a run writes.")
+    return dict(averages)
 
 
-def _check(shards: list[dict[str, Tensor]], shapes: Mapping[str, torch.Size], step_folder: Path) -> None:
+def _check(shards: Sequence[Mapping[str, Any]], shapes: Mapping[str, torch.Size], step_folder: Path) -> None:
     missing, unexpected = sorted(set(shapes) - set(shards[0])), sorted(set(shards[0]) - set(shapes))
     if missing or unexpected:
         raise CheckpointError(
@@ -78,7 +76,10 @@ def _check(shards: list[dict[str, Tensor]], shapes: Mapping[str, torch.Size], st
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
     for name, shape in shapes.items():
-        parts = [shard[name].shape for shard in shards]
+        found = [shard.get(name) for shard in shards]
+        if not all(isinstance(value, Tensor) for value in found):
+            raise CheckpointError(f"{step_folder}: `{name}` is not a tensor in every rank's part.")
+        parts = [value.shape for value in found]
         whole = parts[0]
         if whole and whole != shape:
             whole = torch.Size([sum(part[0] for part in parts), *whole[1:]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 from zlib import error as DecompressionError
 
 _PARTS: Final = ("trainer", "model", "optimizer", "data_reader")
@@ -48,6 +48,9 @@ def what_is_damaged(step_folder: Path) -> str | None:
 def _damage_of_file(file: Path) -> str | None:
     try:
         with ZipFile(file) as archive:
+            # torch never compresses; who does may have a terabyte of zeros unfold here.
+            if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
+                return "holds compressed parts, which no checkpoint does"
             bad = archive.testzip()
     except BadZipFile:
         return f"is cut short, or no checkpoint at all ({file.stat().st_size:,} bytes)"

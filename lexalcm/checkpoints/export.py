@@ -12,10 +12,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lexalcm.checkpoints.card_file import cards_in_file
 from lexalcm.checkpoints.consolidate import read_averaged_state, read_model_state
 from lexalcm.checkpoints.resolve import CARD_FILE, MODEL_FOLDER
 from lexalcm.checkpoints.special_concepts import SPECIAL_FIELD, SPECIAL_FILE, special_field_of_file
-from lexalcm.yaml_text import parse_yaml
 
 
 def export_run(
@@ -34,7 +34,7 @@ def export_run(
     :param checkpoints: The folder of ``step_N`` folders, where ``model.yaml`` names family and configuration.
     :param shapes: Names and shapes of the model's state.
     """
-    trained = parse_yaml((checkpoints / "model.yaml").read_text(encoding="utf-8"))[0]
+    trained = cards_in_file(checkpoints / "model.yaml")[0].metadata
     step_folder = checkpoints / f"step_{step}"
     name = card_name(run_folder)
     raw = read_model_state(step_folder, shapes)

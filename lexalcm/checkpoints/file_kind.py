@@ -21,6 +21,8 @@ def looks_like(head: bytes) -> str:
         return "it is what Git LFS keeps in the place of a large file. Fetch that: git lfs pull"
     if head.startswith(TORCH_STARTS):
         return "it is a PyTorch file. Name it .pt"
+    if head[257:262] == b"ustar":
+        return "it is a tar archive. Unpack it and name the file in it"
     # Eight bytes tell the length of a header in JSON.
     if head[8:9] == b"{":
         return "it is a safetensors file. Name it .safetensors"

@@ -124,7 +124,7 @@ def _refuse_taken(names: list[str], resolver: DependencyResolver) -> None:
         card = store.maybe_retrieve_card(name)
         if card is not None:
             raise CardError(
-                f"{card_place(card)} has the name already, and two of one name in asset folders end every look-up.\n"
+                f"{card_place(card)} has the name already, and of two cards of one name only the first counts.\n"
                 f"Give another with --name."
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,7 @@ from fairseq2.utils.uri import Uri
 
 from lexalcm.checkpoints.described import card_place
 from lexalcm.errors import CardError, CheckpointError
+from lexalcm.shown import shown
 
 WEIGHT_SUFFIXES: Final = (".safetensors", ".pt", ".pth", ".bin")
 
@@ -46,7 +48,8 @@ def locate_weights(card: AssetCard, resolver: DependencyResolver) -> Path:
     inner = card.maybe_get_field("checkpoint_path")
     if inner is not None:
         root, path = path, path / str(inner.value)
-        if not path.resolve().is_relative_to(root.resolve()):
+        # By name: what lies in the cache of the Hugging Face hub are links to elsewhere.
+        if os.path.commonpath([os.path.abspath(root), os.path.abspath(path)]) != os.path.abspath(root):
             raise CardError(f"{card_place(card)}: `checkpoint_path` {inner.value} leads out of {root}.")
         if not path.exists():
             raise CheckpointError(f"{card_place(card)}: `checkpoint_path` {inner.value} is not in {root}.")
@@ -106,14 +109,14 @@ def _fetched(card: AssetCard, value: str, resolver: DependencyResolver) -> Path:
     scheme = urlsplit(value).scheme
     if scheme not in manager.supported_schemes:
         known = ", ".join(sorted(manager.supported_schemes))
-        raise CardError(f"{card_place(card)}: `checkpoint` {value} has the scheme {scheme}. Known: {known}.")
+        raise CardError(f"{card_place(card)}: `checkpoint` {shown(value)} has the scheme {scheme}. Known: {known}.")
     try:
         return manager.download_model(Uri.parse(value))
     # Without a network, Hugging Face's client raises what its HTTP library does.
     except (AssetDownloadError, OSError, ValueError) as ex:
         reason = str(ex.__cause__ or ex).strip().splitlines()
         raise CheckpointError(
-            f"{card_place(card)}: {value} cannot be fetched: {reason[0] if reason else type(ex).__name__}\n"
+            f"{card_place(card)}: {shown(value)} cannot be fetched: {shown(reason[0]) if reason else type(ex).__name__}\n"
             f"Where there is no network, copy the files here and run: fairseq2 lcm import FOLDER"
         ) from ex
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairseq2.assets import AssetCard
+from fairseq2.assets import AssetCard, AssetStore
 from fairseq2.runtime.dependency import DependencyResolver
 
-from lexalcm.checkpoints.card_file import card_beside
+from lexalcm.checkpoints.card_file import card_beside, refuse_directives
 from lexalcm.checkpoints.described import card_place, describe_model
 from lexalcm.errors import CardError
 from lexalcm.models.normalizer.config import NormalizerConfig
@@ -34,6 +34,9 @@ def with_normalizer(resolver: DependencyResolver, card: AssetCard, config: Any) 
         if not isinstance(found, NormalizerConfig):
             raise CardError(f"{card_place(card)}: `sonar_normalizer_name`: {card_place(beside)} is not a normalizer's.")
         return replace(config, normalizer=found)
+    registered = resolver.resolve(AssetStore).maybe_retrieve_card(name)
+    if registered is not None:
+        refuse_directives(registered)
     try:
         return with_normalizer_of_card(resolver, config)
     except CardError as ex:

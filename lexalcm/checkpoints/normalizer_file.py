@@ -18,11 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lexalcm.checkpoints.safetensors_file import read_safetensors_header
 from lexalcm.checkpoints.torch_file import read_torch_file
 from lexalcm.errors import CheckpointError
 from lexalcm.models.normalizer.config import NORMALIZER_FAMILY, NormalizerConfig, normalizer_arch
 from lexalcm.models.normalizer.interop import convert_normalizer_state_dict, to_reference_state_dict
 from lexalcm.models.normalizer.statistics import NormalizerStatistics
+from lexalcm.shown import shown
 
 SUFFIXES: Final = (".safetensors", ".pt")
 
@@ -56,7 +58,7 @@ def read_normalizer_file(path: str | Path, dim: int | None = None) -> tuple[Norm
     if "center" not in found or "scale" not in found:
         raise CheckpointError(
             f"normalizer file `{path}` must hold the tensors `center` and `scale`, but has"
-            f" {', '.join(sorted(found)) or 'none'}."
+            f" {shown(', '.join(sorted(found)) or 'none')}."
         )
     tensors = {name: found[name] for name in _NAMES if name in found}
     for name, value in tensors.items():
@@ -78,13 +80,14 @@ def read_normalizer_file(path: str | Path, dim: int | None = None) -> tuple[Norm
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    read_safetensors_header(path, "normalizer file", wanted=_NAMES)
     try:
         with safe_open(path, framework="pt") as file:
             # Of others the name alone is of use, to say what is there instead.
             tensors = {name: file.get_tensor(name) if name in _NAMES else None for name in file.keys()}
             facts = file.metadata() or {}
     except SafetensorError as ex:
-        raise CheckpointError(f"normalizer file `{path}` is not a safetensors file ({ex}).") from ex
+        raise CheckpointError(f"normalizer file `{path}` cannot be read ({shown(ex)}).") from ex
     return tensors, {key: _read_fact(value) for key, value in facts.items()}
 
 
@@ -145,5 +148,5 @@ def write_normalizer_card(path: str | Path, config: NormalizerConfig, arch: str 
 def _read_fact(value: str) -> Any:
     try:
         return json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return value

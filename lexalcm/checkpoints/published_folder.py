@@ -86,7 +86,7 @@ def _card(name: str, family: str, config: Mapping[str, Any], folder: Path) -> As
 def _read_config(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as ex:
+    except (ValueError, RecursionError) as ex:
         raise CheckpointError(f"{file} is not JSON: {ex}.") from None
     found = content.get("model_type", PUBLISHED_TYPE) if isinstance(content, dict) else None
     if not isinstance(content, dict) or found != PUBLISHED_TYPE:

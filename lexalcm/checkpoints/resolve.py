@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -10,11 +13,12 @@ from fairseq2.assets import AssetCard, AssetStore
 from fairseq2.logging import log
 from fairseq2.runtime.dependency import get_dependency_resolver
 
-from lexalcm.checkpoints.card_file import cards_in_file
+from lexalcm.checkpoints.card_file import cards_in_file, refuse_directives
 from lexalcm.checkpoints.locate import TORCH_FILE, WEIGHT_SUFFIXES, refuse_shards
 from lexalcm.checkpoints.published_folder import is_published_folder, read_published_folder
 from lexalcm.checkpoints.special_concepts import SPECIAL_FIELD, SPECIAL_FILE, special_field_of_file
 from lexalcm.errors import CardError, CheckpointError, near_match
+from lexalcm.shown import shown
 
 MODEL_FOLDER: Final = "model"
 """Where a run keeps its ready-to-use model: nothing but cards and weights, so that it can be an asset folder too."""
@@ -73,6 +77,7 @@ def resolve_card(source: str | Path, *, store: AssetStore | None = None) -> Asse
             f'"{name}" is not a known card, card file or folder.{hint}\n'
             f"`fairseq2 lcm assets list` shows the cards; folders of your own are named in FAIRSEQ2_ASSET_DIR."
         )
+    refuse_directives(card)
     return card
 
 
@@ -86,7 +91,7 @@ def find_in_folder(folder: Path) -> FoundModel:
     """
     for candidate in (folder / MODEL_FOLDER / CARD_FILE, folder / CARD_FILE):
         if candidate.is_file():
-            return FoundModel("a model of lexalcm", cards_in_file(candidate))
+            return FoundModel("a model of lexalcm", _cards_within(candidate, folder))
     if is_published_folder(folder):
         published = read_published_folder(folder)
         return FoundModel(published.what, published.cards, published.notes)
@@ -95,6 +100,32 @@ def find_in_folder(folder: Path) -> FoundModel:
     if steps and (checkpoints / "model.yaml").is_file():
         return FoundModel(f"a training run of lexalcm, step {steps[-1]}", [_card_of_step(checkpoints, steps[-1])])
     return _find_of_meta(folder)
+
+
+def _cards_within(file: Path, folder: Path) -> list[AssetCard]:
+    """The cards of a folder that was handed on as a model: what they name by relative path is in it.
+
+    Links are followed: the cache of the Hugging Face hub is made of them. An absolute path means what it says.
+
+    :raises CardError: A path leads out of the folder.
+    """
+    cards = cards_in_file(file)
+    root = os.path.abspath(folder)
+    for card in cards:
+        special = card.metadata.get(SPECIAL_FIELD)
+        named = {
+            "checkpoint": card.metadata.get("checkpoint"),
+            f"{SPECIAL_FIELD}.file": special.get("file") if isinstance(special, Mapping) else None,
+        }
+        for field, path in named.items():
+            if not isinstance(path, str) or os.path.isabs(path) or "://" in path:
+                continue
+            if os.path.commonpath([root, os.path.abspath(file.parent / path)]) != root:
+                raise CardError(
+                    f"{file}: `{field}` of card {card.name} is {shown(path)}, which leads out of {folder}.\n"
+                    f"A model's folder holds what its cards name. Name the card's file where you wrote it yourself."
+                )
+    return cards
 
 
 def _card_of_step(checkpoints: Path, step: int) -> AssetCard:
@@ -110,7 +141,7 @@ def _card_of_step(checkpoints: Path, step: int) -> AssetCard:
 def _find_of_meta(folder: Path) -> FoundModel:
     """A run of Meta's trainer, its ``checkpoints``, or one step."""
     if (folder / META_CARD_FILE).is_file():
-        return FoundModel("a checkpoint of Meta's trainer", cards_in_file(folder / META_CARD_FILE))
+        return FoundModel("a checkpoint of Meta's trainer", _cards_within(folder / META_CARD_FILE, folder))
     refuse_shards(folder)
     checkpoints = folder / "checkpoints" if (folder / "checkpoints").is_dir() else folder
     steps = saved_steps(checkpoints)
@@ -119,7 +150,7 @@ def _find_of_meta(folder: Path) -> FoundModel:
         if card.is_file():
             if step != steps[-1]:
                 log.info("{}: step {} is the newest with a model; step {} has none.", folder, step, steps[-1])
-            return FoundModel(f"a checkpoint of Meta's trainer, step {step}", cards_in_file(card))
+            return FoundModel(f"a checkpoint of Meta's trainer, step {step}", _cards_within(card, card.parent))
     if steps:
         refuse_shards(checkpoints / f"step_{steps[-1]}")
     if (folder / TORCH_FILE).is_file():
@@ -136,10 +167,21 @@ def saved_scores(checkpoints: Path) -> list[tuple[float, int]]:
     """Scores and steps of the complete checkpoints that were scored, the best first; fairseq2 writes higher as
     better."""
     files = {step: checkpoints / "scores" / f"step_{step}.txt" for step in saved_steps(checkpoints)}
-    return sorted(((float(f.read_text()), step) for step, f in files.items() if f.is_file()), reverse=True)
+    return sorted(((_read_score(file), step) for step, file in files.items() if file.is_file()), reverse=True)
+
+
+def _read_score(file: Path) -> float:
+    """:raises CheckpointError: It holds no number."""
+    try:
+        score = float(file.read_text(encoding="ascii"))
+    except ValueError:
+        raise CheckpointError(f"{file} must hold the score of a checkpoint, but holds no number. Remove it.") from None
+    if math.isnan(score):
+        raise CheckpointError(f"{file} holds nan, which is no score. Remove it.")
+    return score
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
     """Steps of the complete checkpoints in a folder, ascending."""
     names = (p.name.removeprefix("step_") for p in checkpoints.glob("step_*") if p.is_dir())
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and len(name) < 19)

@@ -176,7 +176,7 @@ def _read_facts(text: str | None, file: Path) -> dict[str, dict[str, str]]:
         return {}
     try:
         return {name: dict(told) for name, told in json.loads(text)[_CONCEPTS].items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{file}: what its metadata tells under `{SPECIAL_FIELD}` is not what lexalcm writes."
         ) from None

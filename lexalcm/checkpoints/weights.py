@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +27,12 @@ from lexalcm.checkpoints.locate import WEIGHT_SUFFIXES
 from lexalcm.checkpoints.safetensors_file import read_safetensors_header
 from lexalcm.checkpoints.torch_file import read_torch_file
 from lexalcm.errors import CheckpointError, ConfigError, innermost
+from lexalcm.shown import shown
 
 _CPU: Final = torch.device("cpu")
 _MOST_LISTED: Final = 6
+_MOST_LAYERS: Final = 1_000
+_LARGEST_SIZE: Final = 1 << 48
 
 
 def check_weights(described: DescribedModel, path: Path) -> Module:
@@ -47,10 +51,25 @@ def check_weights(described: DescribedModel, path: Path) -> Module:
 
 def create_model(described: DescribedModel, gangs: Gangs, dtype: torch.dtype, *, meta: bool) -> Module:
     """:raises ConfigError: The configuration cannot be honoured."""
+    _check_sizes(described.config, described.where)
     try:
         return described.family.create_new_model(described.config, gangs, dtype, meta=meta, init_rank0_only=False)
     except ConfigError as ex:
         raise ConfigError(f"{described.where}: {ex}") from ex
+    # Sizes that no tensor can have: what they run into first depends on the layer.
+    except (RuntimeError, MemoryError, OverflowError) as ex:
+        raise ConfigError(f"{described.where}: no model can be built with its configuration: {shown(ex)}.") from ex
+
+
+def _check_sizes(config: object, where: str) -> None:
+    """A number in a stranger's card is enough to keep a machine building layers for ever."""
+    for field in fields(config) if is_dataclass(config) else ():
+        value = getattr(config, field.name)
+        if field.name.endswith("layers") and isinstance(value, int) and value > _MOST_LAYERS:
+            raise ConfigError(f"{where}: `{field.name}` is {value:,}, of {_MOST_LAYERS:,} layers at most.")
+        if isinstance(value, int) and value > _LARGEST_SIZE:
+            raise ConfigError(f"{where}: `{field.name}` is {shown(value)}, of {_LARGEST_SIZE:,} at most.")
+        _check_sizes(value, where)
 
 
 def read_weights(described: DescribedModel, path: Path, model: Module) -> Iterable[tuple[str, Tensor]]:

@@ -10,6 +10,7 @@ from typing import Final
 
 from lexalcm.errors import LexalcmError, RunError, SetupError
 from lexalcm.installation import DOCTOR
+from lexalcm.shown import printable, without_passwords
 
 _USER_FAULTS = frozenset(
     (
@@ -75,11 +76,12 @@ def report(error: BaseException, *, debug: bool) -> int:
     """
     text, code = describe(error)
     if debug or text is None:
-        traceback.print_exception(type(error), error, error.__traceback__)
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        sys.stderr.write(without_passwords(trace))
     if text is None:
         text = "This is a mistake in the program, not in what you typed; please report it with the lines above."
     for line in text.splitlines():
-        sys.stderr.write(f"{_prefix()}{line}\n")
+        sys.stderr.write(f"{_prefix()}{printable(line)}\n")
     return code
 
 

@@ -1,13 +1,20 @@
 """Trains a two-tower model by a recipe: fairseq2's trainer, checkpoints and metrics on parquet files of embeddings.
 
-Running the same command again in the same folder resumes. Under several processes:
+Running the same command again in the same folder resumes. Ctrl-C, SIGTERM and SIGUSR1 end a run behind the step under
+way, with a checkpoint and exit code 130 or 143; the second one ends it at once. Under several processes:
 torchrun --nproc-per-node 2 -m lexalcm.cli lcm train RECIPE OUTPUT_DIR ...
 """
 
 from __future__ import annotations
 
+import signal
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import Final
+
+_STOPPED: Final = 143
+"""What a run that SIGUSR1 or SIGTERM has stopped exits with; see lexalcm.recipes.stopping."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -36,6 +43,15 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> int:
+    # Slurm's warning may come before there is anything to save, and would end the process as a failure.
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit(_STOPPED))
+    try:
+        return _run(args)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _run(args: Namespace) -> int:
     from lexalcm.installation import check_setup
 
     check_setup()

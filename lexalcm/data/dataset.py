@@ -9,17 +9,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from fairseq2.logging import log
 
 from lexalcm.data.batch import Affixes
-from lexalcm.data.decode import decode_vectors
 from lexalcm.data.discover import DataFile, DataWarning, SourceFiles, discover, same_split
 from lexalcm.data.filters import columns_of, passes_partitions
 from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.order import units_of_file
+from lexalcm.data.peek_width import peek_width
 from lexalcm.data.reader import ConceptReader
 from lexalcm.data.rows import Rows, check_schema, read_unit
 from lexalcm.data.sources import ConceptParquetConfig, ReadingConfig, SourceConfig
@@ -27,8 +26,6 @@ from lexalcm.data.special_concepts import load_special_concepts
 from lexalcm.data.validate import BadRowCounter
 from lexalcm.data.watch import Watch
 from lexalcm.errors import DataError
-
-_PEEKED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -84,23 +81,9 @@ class ConceptParquetDataset:
             files = [f.path for s in self._sources for f in s.files]
             more = f" and {len(files) - 1} more" if len(files) > 1 else ""
             raise DataError(f"The dataset has no documents: {files[0]}{more} has no rows.")
-        return width if width is not None else self._peek_width()
-
-    def _peek_width(self) -> int:
-        """The width that most vectors of the first row group with any have, where the type does not fix it."""
-        files = OpenFiles()
-        for source in self._sources:
-            column = str(source.config.embedding_column)
-            for file in source.files:
-                for group, rows in enumerate(file.rows):
-                    if rows == 0:
-                        continue
-                    table = files.read_part(file, group, [column], 0, min(rows, _PEEKED_ROWS), step=_PEEKED_ROWS)
-                    chunks = [decode_vectors(chunk, 1) for chunk in table.column(column).chunks]
-                    widths = np.concatenate([c.widths[~c.null_vectors] for c in chunks if c.widths is not None])
-                    if len(widths):
-                        return int(np.bincount(widths).argmax())
-        raise DataError("No document of the dataset has an embedding, so the width of a vector is not known.")
+        if width is not None:
+            return width
+        return peek_width((file, str(source.config.embedding_column)) for source in self._sources for file in source.files)
 
     @property
     def is_supervised(self) -> bool:

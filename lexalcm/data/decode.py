@@ -60,7 +60,11 @@ def embedding_width(kind: pa.DataType, *, file: str, column: str) -> int | None:
             f"{_shortened(kind)}.{hint}"
         )
     assert inner is not None
-    return inner.list_size if pa.types.is_fixed_size_list(inner) else None
+    if not pa.types.is_fixed_size_list(inner):
+        return None
+    if inner.list_size == 0:
+        raise DataError(f"{file}: column `{column}` must be a list of vectors, but its type says that they are 0 wide.")
+    return inner.list_size
 
 
 def decode_vectors(chunk: pa.Array, width: int) -> Vectors:
@@ -90,6 +94,31 @@ def decode_vectors(chunk: pa.Array, width: int) -> Vectors:
     fits = np.flatnonzero(widths == width)
     matrix[fits] = values[(inner[:-1] - low)[fits, None] + np.arange(width)]
     return Vectors(matrix, starts, lengths, _nulls(chunk), null_vectors, widths)
+
+
+def num_values(chunk: pa.Array) -> int | None:
+    """How many values a chunk of a column has as parquet counts them: a list that is null or empty is one too; ``None``
+    for types that are not lists of lists of plain values."""
+    of_each = _values_of_each(chunk)
+    return None if of_each is None else int(of_each.sum())
+
+
+def _values_of_each(array: pa.Array) -> np.ndarray | None:
+    """int64, of each element of an array of lists."""
+    array = _storage(array)
+    if not _is_list(array.type):
+        return None
+    offsets, children = _lists(array)
+    first, last = int(offsets[0]), int(offsets[-1])
+    inner = _storage(children.slice(first, last - first))
+    counts = np.diff(offsets)
+    if pa.types.is_nested(inner.type):
+        of_children = _values_of_each(inner)
+        if of_children is None:
+            return None
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(of_children)])
+        counts = before[offsets[1:] - first] - before[offsets[:-1] - first]
+    return np.where(_nulls(array), 1, np.maximum(counts, 1))
 
 
 @dataclass(frozen=True)

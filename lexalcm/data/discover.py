@@ -17,6 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from lexalcm.data.footer import (
+    components_by_group,
+    contradiction_in,
+    footer_of,
+    values_by_row_group,
+    values_of_column,
+)
 from lexalcm.data.sources import SourceConfig
 from lexalcm.errors import DataError
 
@@ -31,6 +38,10 @@ _FOLDER_SPLITS: Final = {
 _FOOTER_THREADS: Final = 8
 _MANY_GROUPS: Final = 1_000
 _FEW_ROWS: Final = 100
+_MOST_CHUNKS: Final = 4_096
+"""Of columns in row groups whose values are counted; in a file with more, the first row groups tell of the others."""
+
+_MOST_ROWS_A_BYTE: Final = 4_096
 
 # What pyarrow raises on damaged files; a size field gone wrong may ask for more memory than there is.
 ARROW_ERRORS: Final = (pa.ArrowException, OSError, ValueError, OverflowError, MemoryError, RuntimeError, EOFError)
@@ -77,6 +88,13 @@ class DataFile(FoundFile):
     components: tuple[int, ...]
     """About how many components the vectors of each row group have, text counted in; 0 without the embedding column."""
 
+    values: tuple[int | None, ...]
+    """What the footer counts in the embedding column of each row group: components, and one for each list that is null
+    or empty. ``None`` where it was not looked at, or does not say."""
+
+    embedding_column: str
+    """Whose ``components`` and ``values`` these are."""
+
 
 @dataclass(frozen=True)
 class SourceFiles:
@@ -122,6 +140,9 @@ def find_files(root: str) -> list[FoundFile]:
         raise
     except Exception as ex:  # the library behind a URL raises what it likes, for want of credentials say
         raise DataError(f"The dataset {root} cannot be listed: {reason_of(ex)}") from ex
+    for _, relative in names:
+        if not _is_text(relative):
+            raise DataError(f"The dataset {root} has a file whose name is not UTF-8: {relative!r}.\nRename it.")
     # A path given may itself lead to a split or a partition: DIR/split=train, DIR/Train.
     return [_found(file_system, name, relative, parts[-1:]) for name, relative in names]
 
@@ -190,6 +211,15 @@ def _is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name can be written down: Python stands odd bytes of a path for what no text holds."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _walk_remote(file_system: Any, root: str) -> Iterator[tuple[str, str]]:
     base = root.rstrip("/") + "/"
     for path in file_system.find(root):
@@ -213,16 +243,25 @@ def read_footer(found: FoundFile, embedding_column: str) -> DataFile:
             raise DataError(f"{path} is empty (0 bytes): its writing was cut short. Remove it, or write it again.")
         with file_system.open(path, "rb") as handle:
             metadata = pq.read_metadata(handle)
+            footer = footer_of(handle, size)
         schema = metadata.schema.to_arrow_schema()
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         rows = tuple(g.num_rows for g in groups)
-        components = _components(schema, embedding_column, groups, size)
+        counts = values_by_row_group(footer, most=max(1, _MOST_CHUNKS // max(len(metadata.schema), 1)))
+        values = values_of_column(metadata.schema, embedding_column, counts, len(groups))
+        components = components_by_group(schema, embedding_column, groups, values, size=size)
     except ARROW_ERRORS as ex:
         reason = reason_of(ex)
         fix = "It is encrypted: write it unencrypted" if "crypt" in reason.lower() else "Remove it, or write it again"
         raise DataError(f"{path} is not a complete parquet file: {reason}\n{fix}.") from None
     if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
         raise DataError(f"{path}: its footer contradicts itself: {metadata.num_rows} rows, by row group {sum(rows)}.")
+    if sum(rows) > _MOST_ROWS_A_BYTE * size:
+        raise DataError(f"{path}: its footer cannot be true: {sum(rows):,} rows in {size:,} bytes.")
+    contradiction = contradiction_in(metadata.schema, rows, counts)
+    if contradiction is not None:
+        # Rows would be taken for others.
+        raise DataError(f"{path}: its footer contradicts itself: {contradiction}.")
     if len(rows) >= _MANY_GROUPS and sum(rows) < _FEW_ROWS * len(rows):
         warnings.warn(
             f"{path} has {len(rows):,} row groups of about {sum(rows) // len(rows)} rows, which makes reading slow. "
@@ -241,23 +280,9 @@ def read_footer(found: FoundFile, embedding_column: str) -> DataFile:
         rows=rows,
         first_rows=tuple(accumulate(rows, initial=0))[:-1],
         components=components,
+        values=values,
+        embedding_column=embedding_column,
     )
-
-
-def _components(schema: pa.Schema, column: str, groups: list[pq.RowGroupMetaData], size: int) -> tuple[int, ...]:
-    """How many components row groups have at most, from their bytes.
-
-    The exact counts stand in the footer too, but pyarrow aborts the process on asking for those of a damaged one. Bytes
-    are checked against the file's size, for writers that fill in less or nothing.
-    """
-    if column not in schema.names:
-        return (0,) * len(groups)
-    kind = schema.field(schema.names.index(column)).type
-    while pa.types.is_nested(kind) and kind.num_fields:
-        kind = kind.field(0).type
-    width = kind.byte_width if pa.types.is_floating(kind) else 4
-    num_rows = max(sum(g.num_rows for g in groups), 1)
-    return tuple(max(g.total_byte_size, size * g.num_rows // num_rows) // width for g in groups)
 
 
 def reason_of(error: BaseException | str) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from lexalcm.data.saved_position import places_before
 from lexalcm.data.stream import Pool, WindowStream
 from lexalcm.errors import DataError
 
@@ -42,6 +43,7 @@ class Mixture:
         self._epoch = 1
         self._drawn = 0
         self._block: tuple[int, np.ndarray] | None = None
+        self._before: list[list[dict[str, Any]]] = []
 
     def batches(self, *, concepts: int | None, documents: int | None) -> Iterator[list[Take]]:
         """Yields the windows of each batch up to the end of the epoch; the last batch may be smaller.
@@ -131,11 +133,14 @@ class Mixture:
 
     def state(self) -> dict[str, Any]:
         """Plain numbers that :meth:`load` takes."""
-        return {
+        state: dict[str, Any] = {
             "epoch": self._epoch,
             "drawn": self._drawn,
             "streams": [{"epoch": s.epoch, "pool": s.pool_number, "window": s.window} for s in self._streams],
         }
+        if any(stream.is_taken_over for stream in self._streams):
+            state["before"] = self._before
+        return state
 
     def places(self) -> list[str]:
         """Where each stream goes on, for messages."""
@@ -144,5 +149,7 @@ class Mixture:
     def load(self, state: dict[str, Any]) -> None:
         """Puts every cursor where it was."""
         self._epoch, self._drawn = int(state["epoch"]), int(state["drawn"])
-        for stream, place in zip(self._streams, state["streams"], strict=True):
-            stream.move(epoch=place["epoch"], pool=place["pool"], window=place["window"])
+        self._before = state.get("before", [])
+        for number, (stream, place) in enumerate(zip(self._streams, state["streams"], strict=True)):
+            before = places_before(self._before, number, epoch=place["epoch"])
+            stream.move(epoch=place["epoch"], pool=place["pool"], window=place["window"], before=before)

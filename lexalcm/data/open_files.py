@@ -6,6 +6,7 @@ from its start. Both would cost time squared if every read began anew.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from threading import Lock
@@ -15,12 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from lexalcm.data.decode import num_values
 from lexalcm.data.discover import ARROW_ERRORS, DataFile, reason_of
 from lexalcm.data.null_vectors import may_be_null_vectors, read_rows
 from lexalcm.errors import DataError
 
 _MOST_OPEN: Final = 16
 _BUFFER_BYTES: Final = 1 << 20
+_SMALL_FILE_BYTES: Final = 1 << 25
 
 
 class OpenFiles:
@@ -59,6 +62,9 @@ class OpenFiles:
         expected = sum(file.rows[g] for g in groups)
         if table.num_rows != expected:
             raise damaged(file, groups[0], f"it holds {table.num_rows} rows, but the footer says {expected}")
+        if file.embedding_column in columns:
+            found = [num_values(chunk) for chunk in table.column(file.embedding_column).chunks]
+            _check_values(file, groups, found)
         return table
 
     def read_part(
@@ -74,7 +80,7 @@ class OpenFiles:
             part = self._parts.pop(key, None)
         try:
             if part is None or part.position > start:
-                part = _PartReader(open_parquet(file), group, columns, step=step)
+                part = _PartReader(open_parquet(file), group, columns, step=step, counted=file.embedding_column)
             table = part.read(start, stop)
         except ARROW_ERRORS as ex:
             before, part = file.first_rows[group], None
@@ -83,6 +89,8 @@ class OpenFiles:
                 raise damaged(file, group, ex) from None
         if table.num_rows != stop - start:
             raise damaged(file, group, f"it ends before row {stop}, but the footer says {file.rows[group]} rows")
+        if part is not None and stop == file.rows[group]:
+            _check_values(file, [group], part.num_values)
         if part is not None and stop < file.rows[group]:
             with self._lock:
                 self._parts[key] = part
@@ -109,7 +117,10 @@ class OpenFiles:
 class _PartReader:
     """Walks through one row group."""
 
-    def __init__(self, parquet: pq.ParquetFile, group: int, columns: list[str], *, step: int) -> None:
+    def __init__(self, parquet: pq.ParquetFile, group: int, columns: list[str], *, step: int, counted: str) -> None:
+        self._counted = counted if counted in columns else None
+        self.num_values: list[int | None] = []
+        """Of each batch passed so far, in the column that is counted."""
         self._batches: Iterator[pa.RecordBatch] = parquet.iter_batches(
             batch_size=step, row_groups=[group], columns=columns, use_threads=False
         )
@@ -119,7 +130,7 @@ class _PartReader:
     def read(self, start: int, stop: int) -> pa.Table:
         taken: list[pa.RecordBatch] = []
         while self.position < stop:
-            batch = self._rest if self._rest is not None else next(self._batches, None)
+            batch = self._rest if self._rest is not None else self._next_batch()
             self._rest = None
             if batch is None:
                 break
@@ -130,6 +141,27 @@ class _PartReader:
                 taken.append(batch)
             self.position += batch.num_rows
         return pa.Table.from_batches(taken) if taken else pa.table({})
+
+    def _next_batch(self) -> pa.RecordBatch | None:
+        batch = next(self._batches, None)
+        if batch is not None:
+            self.num_values.append(None if self._counted is None else num_values(batch.column(self._counted)))
+        return batch
+
+
+def _check_values(file: DataFile, groups: Sequence[int], found: list[int | None]) -> None:
+    """
+    :param found: Values of the pieces that row groups were read in, all of them.
+    :raises DataError: They are not as many as the footer says: it is wrong about rows, and each one after them would be
+        taken for another.
+    """
+    told = [file.values[g] for g in groups]
+    if None in told or None in found:
+        return
+    expected, counted = (sum(n for n in numbers if n is not None) for numbers in (told, found))
+    if counted != expected:
+        rows = sum(file.rows[g] for g in groups)
+        raise damaged(file, groups[0], f"its {rows} rows have {counted} values, but the footer says {expected}")
 
 
 def _read_null_vectors(
@@ -143,9 +175,13 @@ def _read_null_vectors(
 
 
 def open_parquet(file: DataFile) -> pq.ParquetFile:
-    """Opens a file. Local ones are read through a small buffer, so that a large column is never in memory whole."""
+    """Opens a file. Large local ones are read through a small buffer, so that a column is never in memory whole."""
     if isinstance(file.file_system, LocalFileSystem):
-        return pq.ParquetFile(file.path, buffer_size=_BUFFER_BYTES, pre_buffer=False, page_checksum_verification=True)
+        if os.path.getsize(file.path) != file.size:
+            raise DataError(f"{file.path} has changed since the dataset was opened.\nPut it back, or start anew.")
+        # The buffer grows to whatever size a page claims, so it is not for files that it is not needed for.
+        size = _BUFFER_BYTES if file.size > _SMALL_FILE_BYTES else 0
+        return pq.ParquetFile(file.path, buffer_size=size, pre_buffer=False, page_checksum_verification=True)
     handle = file.file_system.open(file.path, "rb")
     return pq.ParquetFile(handle, pre_buffer=True, page_checksum_verification=True)
 
@@ -153,6 +189,10 @@ def open_parquet(file: DataFile) -> pq.ParquetFile:
 def damaged(file: DataFile, group: int, cause: BaseException | str) -> DataError:
     """What to tell when a row group cannot be read."""
     reason = reason_of(cause)
+    if isinstance(cause, FileNotFoundError):
+        return DataError(
+            f"{file.path} was there when the dataset was opened, and has gone.\nPut it back, or start anew."
+        )
     fix = (
         "The file is encrypted: write it unencrypted"
         if "crypt" in reason.lower()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
+
+T = TypeVar("T")
 
 _UNITS_A_POOL: Final = 16
 _UNITS_A_RANK: Final = 4
@@ -95,9 +97,34 @@ def cut(unit: Unit, parts: int) -> list[Unit]:
     return [replace(unit, start=a, stop=b, components=unit.components // parts) for a, b in pairwise(edges)]
 
 
-def units_of_rank(
-    units: list[Unit], *, seed: int | None, epoch: int, stream: int, rank: int, world_size: int
+def split_finer(
+    units: list[Unit],
+    sizes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]],
+    world_size: int,
+    *,
+    components: int,
 ) -> list[Unit]:
+    """Splits what is left of an epoch where it is few units for so many ranks.
+
+    :param sizes: For each file, rows and components by row group.
+    :param components: What all ranks are to read together.
+    """
+    if world_size == 1 or len(units) >= _UNITS_A_RANK * world_size:
+        return units
+    limit = max(components // (_UNITS_A_RANK * world_size), 1)
+    groups = [group for unit in units for group in (_groups_of(unit, sizes) if unit.components > limit else [unit])]
+    return [part for group in groups for part in cut(group, -(-group.components // limit))]
+
+
+def _groups_of(unit: Unit, sizes: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> list[Unit]:
+    if unit.first_group == unit.last_group:
+        return [unit]
+    rows, components = sizes[unit.file]
+    groups = range(unit.first_group, unit.last_group + 1)
+    return [Unit(unit.file, group, group, 0, rows[group], components[group]) for group in groups if rows[group]]
+
+
+def units_by_rank(units: list[Unit], *, seed: int | None, epoch: int, stream: int, world_size: int) -> list[list[Unit]]:
     """Deals an epoch's units to the ranks, each as much as the others as far as units allow.
 
     :param seed: None keeps the order of the files.
@@ -107,17 +134,23 @@ def units_of_rank(
     if seed is not None:
         order = [units[i] for i in np.random.default_rng([seed, epoch, stream, 0]).permutation(len(units))]
     if world_size == 1:
-        return order
-    # The least loaded rank takes the next unit; equal loads go to the lower rank.
-    loads = [(0, r) for r in range(world_size)]
-    heapify(loads)
-    mine = []
-    for unit in order:
-        load, owner = loads[0]
-        heapreplace(loads, (load + max(unit.components, 1), owner))
-        if owner == rank:
-            mine.append(unit)
-    return mine
+        return [order]
+    return deal(((unit, max(unit.components, 1)) for unit in order), world_size)
+
+
+def deal(items: Iterable[tuple[T, int]], world_size: int, *, loads: Sequence[int] | None = None) -> list[list[T]]:
+    """The least loaded rank takes the next item, which comes with its size; equal loads go to the lower rank.
+
+    :param loads: What each rank has already.
+    """
+    heap = [(load, rank) for rank, load in enumerate(loads or [0] * world_size)]
+    heapify(heap)
+    by_rank: list[list[T]] = [[] for _ in range(world_size)]
+    for item, size in items:
+        load, owner = heap[0]
+        heapreplace(heap, (load + size, owner))
+        by_rank[owner].append(item)
+    return by_rank
 
 
 def group_into_pools(units: list[Unit], *, components: int) -> list[list[Unit]]:
@@ -132,18 +165,19 @@ def group_into_pools(units: list[Unit], *, components: int) -> list[list[Unit]]:
             if not pools or size + unit.components > components:
                 pools.append([])
                 size = 0
-            last = pools[-1][-1] if pools[-1] else None
-            if last is not None and (last.file, last.last_group, last.stop) == (
-                unit.file,
-                unit.first_group,
-                unit.start,
-            ):
-                # Parts of one row group are read one after the other in any case.
-                unit = replace(unit, start=last.start, components=last.components + unit.components)
-                size -= pools[-1].pop().components
-            pools[-1].append(unit)
+            # Parts of one row group are read one after the other in any case.
+            append_joined(pools[-1], unit)
             size += unit.components
     return pools
+
+
+def append_joined(units: list[Unit], unit: Unit) -> None:
+    """Appends a unit; one that goes on where the last ends becomes one with it."""
+    last = units[-1] if units else None
+    if last is not None and (last.file, last.last_group, last.stop) == (unit.file, unit.first_group, unit.start):
+        units[-1] = replace(unit, start=last.start, components=last.components + unit.components)
+    else:
+        units.append(unit)
 
 
 def document_order(count: int, *, seed: int | None, epoch: int, stream: int, pool: int) -> np.ndarray:

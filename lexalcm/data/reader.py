@@ -27,7 +27,7 @@ from lexalcm.data.discover import SourceFiles
 from lexalcm.data.mixture import Mixture, Take
 from lexalcm.data.open_files import OpenFiles
 from lexalcm.data.prefetch import Producer
-from lexalcm.data.saved_position import belonging, check_belonging
+from lexalcm.data.saved_position import belonging, check_belonging, to_save
 from lexalcm.data.sources import ReadingConfig
 from lexalcm.data.stream import WindowStream
 from lexalcm.data.validate import BadRowCounter
@@ -227,11 +227,14 @@ class ConceptReader(DataReader[ConceptBatch]):
 
     @override
     def state_dict(self) -> dict[str, object]:
-        return {"belongs": dict(self._belongs), "position": self._state, "counts": dict(self._counts)}
+        return to_save(self._belongs, self._state, self._counts)
 
     @override
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
-        """:raises DataError: The state is of another number of ranks, of other files, or of another order."""
+        """
+        :raises DataError: The state is of another number of ranks, of other files, or of another order. For another
+            number, :func:`lexalcm.data.saved_position.reshard` makes states of its own.
+        """
         check_belonging(state_dict.get("belongs"), self._belongs)
         self._stop()
         self._mixture.take_skipped()  # of what was read ahead, and will be read again
@@ -242,9 +245,11 @@ class ConceptReader(DataReader[ConceptBatch]):
         counts = state_dict["counts"]
         assert isinstance(counts, dict)
         self._counts = dict(counts)
+        before = position.get("before", [])
         log.info(
-            "Data - resuming in epoch {} at {}: {:,} documents and {:,} concepts consumed so far.",
+            "Data - resuming in epoch {}{} at {}: {:,} documents and {:,} concepts consumed so far.",
             position["epoch"],
+            f", which {len(before[-1])} rank(s) left to {self._world_size}," if before else "",
             "; ".join(self._mixture.places()),
             self._counts["documents"],
             self._counts["concepts"],

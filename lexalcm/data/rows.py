@@ -32,6 +32,7 @@ from lexalcm.data.sources import SourceConfig
 from lexalcm.data.validate import BadRowCounter, bad_rows, in_column, kinds_of, whole_chunk_has_other_width
 from lexalcm.data.watch import Watch
 from lexalcm.errors import DataError, near_match
+from lexalcm.shown import printable
 
 _LARGE_COMPONENTS: Final = 1 << 25
 _STEP_COMPONENTS: Final = 1 << 22
@@ -87,7 +88,7 @@ def check_schema(file: DataFile, source: SourceConfig, concept_dim: int | None) 
         if column not in names:
             raise DataError(
                 f"{file.path} has no column `{column}`, which `{field}` names.{_like(column, names)}\n"
-                f"Columns: {', '.join(map(_shown, names))}."
+                f"Columns: {', '.join(map(printable, names))}."
             )
     filtered = {c for f in source.filters for c in columns_of(f)} - file.partitions.keys()
     for column in {c for c, _ in _named_columns(source)} | filtered:
@@ -213,12 +214,7 @@ def _named_columns(source: SourceConfig) -> list[tuple[str, str]]:
 
 def _like(column: str, names: list[str]) -> str:
     other_case = [name for name in names if name.lower() == column.lower()]
-    return f' Did you mean "{_shown(other_case[0])}"?' if other_case else near_match(column, map(_shown, names))
-
-
-def _shown(name: str) -> str:
-    """A name on one line: that of a damaged file may hold anything."""
-    return name if name.isprintable() else repr(name)[1:-1]
+    return f' Did you mean "{printable(other_case[0])}"?' if other_case else near_match(column, map(printable, names))
 
 
 def _check_id_type(kind: pa.DataType, *, file: str, column: str) -> None:

@@ -24,6 +24,7 @@ from lexalcm.errors import DataError, unknown_name
 
 _METADATA: Final = "special_concepts"
 _CONCEPTS: Final = "concepts"
+_NUMBERS: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class SpecialConcepts:
@@ -119,11 +120,13 @@ def _load_file(path: Path) -> SpecialConcepts:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, KeyError) as ex:
-        # The last one: types that torch does not have.
+    except (SafetensorError, OSError, ValueError, KeyError, NotImplementedError) as ex:
+        # The last two: types that torch does not have.
         raise DataError(f"{path} is not a safetensors file of special concepts: {ex}.") from None
     vectors = {}
     for name, tensor in tensors.items():
+        if tensor.dtype not in _NUMBERS:
+            raise DataError(f"{path}: `{name}` must be of floating-point numbers, but is of {tensor.dtype}.")
         vector = tensor.to(torch.float32).reshape(-1).numpy()
         if tensor.dim() not in (1, 2) or tensor.numel() != tensor.size(-1) or not np.isfinite(vector).all():
             raise DataError(f"{path}: `{name}` must be one finite vector, but has shape {list(tensor.shape)}.")
@@ -137,5 +140,5 @@ def _read_facts(text: str | None, path: Path) -> dict[str, dict[str, str]]:
     try:
         facts = json.loads(text)[_CONCEPTS]
         return {str(name): {str(key): str(value) for key, value in told.items()} for name, told in facts.items()}
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise DataError(f"{path}: what its metadata tells under `{_METADATA}` is not what lexalcm writes.") from None

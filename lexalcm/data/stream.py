@@ -6,15 +6,16 @@ Shapes: V vectors of a chunk, C their width, W windows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lexalcm.data.discover import DataFile
+from lexalcm.data.epoch_plan import EpochPlan, Place, PlannedPool
 from lexalcm.data.open_files import OpenFiles
-from lexalcm.data.order import Unit, document_order, group_into_pools, split_into_units, units_of_rank
+from lexalcm.data.order import Unit
 from lexalcm.data.rows import Rows, read_unit
 from lexalcm.data.sources import ReadingConfig, SourceConfig
 from lexalcm.data.validate import BadRowCounter
@@ -75,46 +76,45 @@ class WindowStream:
         self._number = number
         self._concept_dim = concept_dim
         self._rank = rank
-        self._world_size = world_size
         self._counter = counter
         self._executor = executor
         self._open_files = open_files
         self._on_left_out = on_left_out
         self._skipped: Counter[str] = Counter()
-        self._units = split_into_units(
-            ((f.rows, f.components) for f, _ in files), world_size, pool_components=self._pool_components
+        self._plan = EpochPlan(
+            [(f.rows, f.components) for f, _ in files],
+            world_size,
+            seed=self._seed,
+            stream=number,
+            pool_components=reading.shuffle_window * concept_dim,
+            window_components=reading.max_seq_len * concept_dim,
         )
         self._pending: dict[int, list[Future[list[Rows]]]] = {}
         self.move(epoch=1, pool=0, window=0)
 
-    def move(self, *, epoch: int, pool: int, window: int) -> None:
-        """Puts the cursor somewhere; what was read ahead is dropped."""
+    def move(self, *, epoch: int, pool: int, window: int, before: Sequence[Sequence[Place]] = ()) -> None:
+        """Puts the cursor somewhere; what was read ahead is dropped.
+
+        :param before: Where ranks of other numbers left the epoch, as :meth:`EpochPlan.pools` takes it.
+        """
         self.epoch, self.pool_number, self.window = epoch, pool, window
         for futures in self._pending.values():
             for future in futures:
                 future.cancel()
         self._pending.clear()
-        self._pools = self._plan(epoch)
+        self._pools = self._plan.pools(epoch, self._rank, before)
         self._current: Pool | None = None
         self._is_new = False
         self._from_start = pool == window == 0
         self._gave_windows = False
-
-    def _plan(self, epoch: int) -> list[list[Unit]]:
-        units = units_of_rank(
-            self._units, seed=self._seed, epoch=epoch, stream=self._number, rank=self._rank, world_size=self._world_size
-        )
-        return group_into_pools(units, components=self._pool_components)
-
-    @property
-    def _pool_components(self) -> int:
-        return self._reading.shuffle_window * self._concept_dim
+        self.is_taken_over = bool(before)
+        """Whether this is what ranks of another number left of an epoch."""
 
     def place(self) -> str:
         """Where reading goes on, for messages."""
         if self.pool_number >= len(self._pools):
             return "at its end"
-        unit = self._pools[self.pool_number][0]
+        unit = self._pools[self.pool_number].units[0]
         return f"{self._files[unit.file][0].relative}, row group {unit.first_group}"
 
     @property
@@ -152,7 +152,7 @@ class WindowStream:
 
     def gives_nothing(self) -> bool:
         """Whether this epoch has no window at all for this rank. To be asked at its end."""
-        if self._gave_windows:
+        if self._gave_windows or self.is_taken_over:
             return False
         if not self._from_start:
             # A resumed run may have come in behind the last window.
@@ -179,7 +179,7 @@ class WindowStream:
         if number >= len(self._pools) or number in self._pending:
             return
         futures: list[Future[list[Rows]]] = []
-        for unit in self._pools[number]:
+        for unit in self._pools[number].units:
             futures.append(self._executor.submit(self._read, unit, self._before(unit, number) if not futures else None))
         self._pending[number] = futures
 
@@ -187,7 +187,7 @@ class WindowStream:
         """The reading of the part of a row group that ends where ``unit`` begins, if it is under way."""
         if unit.start == 0 or number - 1 not in self._pending:
             return None
-        last = self._pools[number - 1][-1]
+        last = self._pools[number - 1].units[-1]
         same = (last.file, last.last_group, last.stop) == (unit.file, unit.first_group, unit.start)
         return self._pending[number - 1][-1] if same else None
 
@@ -205,11 +205,12 @@ class WindowStream:
         # The next pool's turn comes as soon as a worker has nothing left to do for this one.
         self._start(number + 1)
         futures = self._pending[number]
-        parts = [(unit.file, rows) for unit, future in zip(self._pools[number], futures) for rows in future.result()]
+        planned = self._pools[number]
+        parts = [(unit.file, rows) for unit, future in zip(planned.units, futures) for rows in future.result()]
         del self._pending[number]
-        return self._build(parts, number)
+        return self._build(parts, planned)
 
-    def _build(self, parts: list[tuple[int, Rows]], number: int) -> Pool:
+    def _build(self, parts: list[tuple[int, Rows]], planned: PlannedPool) -> Pool:
         lengths = _concatenate([rows.lengths for _, rows in parts])
         starts = _concatenate([rows.starts for _, rows in parts])
         row = _concatenate([rows.rows for _, rows in parts])
@@ -227,7 +228,7 @@ class WindowStream:
         count = -(-lengths // limit)
         owner = np.repeat(np.arange(len(lengths)), count)
         window = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-        order = document_order(len(owner), seed=self._seed, epoch=self.epoch, stream=self._number, pool=number)
+        order = planned.order(len(owner), seed=self._seed, stream=self._number)
         owner, window = owner[order], window[order]
         window_lengths = np.minimum(lengths[owner] - window * limit, limit)
         return Pool(
@@ -241,7 +242,8 @@ class WindowStream:
             row=row[owner],
             window=window,
             ends=np.cumsum(window_lengths),
-            skipped=sum((rows.skipped for _, rows in parts), Counter()),
+            # Who began the pool told of them.
+            skipped=Counter() if planned.left else sum((rows.skipped for _, rows in parts), Counter()),
             num_source=None if num_source is None else num_source[keep][owner],
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import numpy as np
@@ -54,7 +54,7 @@ class Watch:
                 self._say("document", f"{file}: a document is stored twice.")
         if ids is None or "id" in self._said:
             return
-        if self._repeats("id", (str(value) for value in ids.to_pylist() if value is not None)):
+        if self._repeats("id", _plain_ids(ids)):
             self._say("id", f"{file}: two documents have the same id.")
 
     def _repeats(self, kind: str, values: Iterable[bytes | str]) -> bool:
@@ -88,3 +88,12 @@ class Watch:
         if kind not in self._said:
             self._said.add(kind)
             warnings.warn(f"{self._where}: {text}", DataWarning, stacklevel=2)
+
+
+def _plain_ids(ids: pa.Array) -> Iterator[bytes]:
+    """Ids as bytes: those that are text need not be UTF-8."""
+    if pa.types.is_dictionary(ids.type):
+        ids = ids.dictionary_decode()
+    if pa.types.is_integer(ids.type):
+        return (b"%d" % value for value in ids.to_pylist() if value is not None)
+    return (value for value in ids.cast(pa.large_binary()).to_pylist() if value is not None)

@@ -161,6 +161,10 @@ def _read_safetensors(file: PromptFile) -> Iterator[PromptRow]:
                 tensor = tensors.get_tensor(name)
                 if not tensor.is_floating_point():
                     raise DataError(f"{where} must hold floats, but is of {str(tensor.dtype).removeprefix('torch.')}.")
+                if tensor.element_size() < 2:  # scaled or packed numbers mean nothing without what unpacks them
+                    raise DataError(
+                        f"{where} is of {str(tensor.dtype).removeprefix('torch.')}: store 16 bits at least."
+                    )
                 concepts = tensor.to(torch.float32).numpy()
                 yield PromptRow(
                     where=where, place=name, id=name, concepts=concepts[None] if concepts.ndim == 1 else concepts

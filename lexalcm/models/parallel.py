@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from fairseq2.error import NotSupportedError
-from fairseq2.models.utils.ac import apply_layerwise_ac
 from fairseq2.models.utils.fsdp import apply_layerwise_fsdp
 from fairseq2.nn.fsdp import FSDPWrapper
 from torch.nn import Module
+from torch.utils.checkpoint import checkpoint
 
 from lexalcm.models.interface import TwoTowerModel
 
@@ -25,7 +26,9 @@ def apply_fsdp_to_two_towers(model: TwoTowerModel, granularity: str, wrapper: FS
 def apply_ac_to_two_towers(model: TwoTowerModel, every_nth_layer: int) -> Module:
     """Recomputes the activations of every n-th layer of both towers in the backward pass."""
     for tower in model.towers():
-        apply_layerwise_ac(tower.layers, every_nth_layer)
+        for layer in tower.layers[::every_nth_layer]:
+            # Not fairseq2's wrapper: the parameters inside would go by other names, and averages are kept by name.
+            layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
     return model
 
 

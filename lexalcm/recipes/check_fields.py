@@ -14,6 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import torch
 
 from lexalcm.errors import ConfigError, near_match
+from lexalcm.shown import has_password, shown
 
 
 def check_fields(value: object, kls: Any, path: str = "") -> None:
@@ -46,6 +47,29 @@ def check_fields(value: object, kls: Any, path: str = "") -> None:
         _require(str(value).removeprefix("torch.") in known, value, path, "one of " + ", ".join(known), known)
 
 
+def refuse_secrets(value: object, path: str) -> None:
+    """A recipe is copied into its run's folder, and the place of a dataset into logs and reports.
+
+    :raises ConfigError: A text in ``value`` is a URL with a password in it, or asks for something of the environment.
+    """
+    if isinstance(value, (str, Path)) and "${" in str(value):
+        raise ConfigError(
+            f"`{path}` is {shown(value)}, but nothing is substituted here: what the environment holds would be written "
+            f"into logs and the run's folder.\nWrite the value itself, or let your shell do it: --config {path}=$NAME"
+        )
+    if isinstance(value, (str, Path)) and has_password(str(value)):
+        raise ConfigError(
+            f"`{path}` is {shown(value)}, which holds a password that would be written into logs and the run's folder.\n"
+            f"Leave it out of the URL: fsspec takes it from its own configuration (~/.config/fsspec) or the environment."
+        )
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            refuse_secrets(item, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            refuse_secrets(item, f"{path}[{i}]")
+
+
 def _check_dataclass(value: object, kls: Any, path: str) -> None:
     if isinstance(value, kls):
         return
@@ -56,7 +80,9 @@ def _check_dataclass(value: object, kls: Any, path: str) -> None:
     for name, item in value.items():
         if name not in known:
             where = f"`{path}` has" if path else "The recipe has"
-            raise ConfigError(f"{where} no field `{name}`.{near_match(str(name), known)}\nFields: {', '.join(known)}.")
+            raise ConfigError(
+                f"{where} no field `{shown(name)}`.{near_match(str(name), known)}\nFields: {', '.join(known)}."
+            )
         check_fields(item, hints[name], f"{path}.{name}" if path else str(name))
 
 
@@ -91,4 +117,4 @@ def _check_sequence(value: object, origin: Any, items: tuple[Any, ...], path: st
 def _require(fits: bool, value: object, path: str, expected: str, known: tuple[Any, ...] = ()) -> None:
     if not fits:
         hint = near_match(str(value), [str(k) for k in known])
-        raise ConfigError(f"`{path or 'recipe'}` must be {expected}, but is {value!r}.{hint}")
+        raise ConfigError(f"`{path or 'recipe'}` must be {expected}, but is {shown(repr(value))}.{hint}")

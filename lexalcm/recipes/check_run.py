@@ -74,6 +74,8 @@ def _check_trainer(config: LcmTrainConfig) -> None:
         raise ConfigError(f"`trainer.max_nonfinite_steps` must be at least 1, but is {trainer.max_nonfinite_steps}.")
     if config.gang.tensor_parallel_size != 1:
         raise ConfigError("`gang.tensor_parallel_size` must be 1: these models shard over data, not over tensors.")
+    if trainer.data_parallelism == "fsdp" and trainer.fsdp.version != "v2":
+        raise ConfigError("`trainer.fsdp.version` must be v2: checkpoints and averages of v1 have another form.")
     if trainer.data_parallelism == "fsdp" and trainer.fsdp.granularity == "stack":
         raise ConfigError("`trainer.fsdp.granularity` must be `layer` or `model`.")
 

@@ -7,14 +7,14 @@ read nothing else.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Final, final
+from typing import Final, NoReturn, final
 
 import torch
 from fairseq2.io import (
-    CorruptFileError,
     DataNotPicklableError,
     TensorFileDumper,
     TensorFileDumpOptions,
@@ -23,8 +23,15 @@ from fairseq2.io import (
 )
 from typing_extensions import override
 
+from lexalcm.checkpoints.torch_file import read_torch_file
+
 _RESTRICTED_PROTOCOL: Final = 2
 """The newest that ``torch.load(weights_only=True)`` understands."""
+
+_PROBED_BYTES: Final = 1 << 20
+
+_FAILED_WRITING: Final = ("inline_container", "cannot be opened", "does not exist")
+"""What torch says when it cannot write; why is not told."""
 
 
 @final
@@ -33,21 +40,49 @@ class RestrictedDumper(TensorFileDumper):
 
     @override
     def dump(self, data: Mapping[str, object], file: Path, options: TensorFileDumpOptions | None = None) -> None:
+        """:raises OSError: The disk is full, or cannot be written for another reason."""
         try:
             torch.save(dict(data), file, pickle_protocol=_RESTRICTED_PROTOCOL)
         except (RuntimeError, TypeError, AttributeError) as ex:
+            if any(sign in str(ex) for sign in _FAILED_WRITING):
+                _raise_reason(file)
             raise DataNotPicklableError() from ex
+        # The folder's new name must not reach the disk before what is in it.
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
 
 
 @final
 class RestrictedLoader(TensorFileLoader):
     """Reads what :class:`RestrictedDumper` writes, whatever the caller allows."""
 
+    def __init__(self) -> None:
+        self._put: dict[Path, dict[str, object]] = {}
+
+    def put(self, file: Path, state: dict[str, object]) -> None:
+        """Makes ``state`` what is read from ``file``, whatever lies there."""
+        self._put[file] = state
+
     @override
     def load(self, file: Path, options: TensorFileLoadOptions | None = None) -> dict[str, object]:
+        """
+        :raises FileNotFoundError: As fairseq2 expects it.
+        :raises CheckpointError: It is damaged, or holds an object that only running code from the file can make; names
+            the file and the class, which an error of fairseq2's would leave out.
+        """
+        if file in self._put:
+            return self._put[file]
+        if not file.exists():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
         location = None if options is None else options.map_location
-        try:
-            mmap = options is not None and options.mmap
-            return torch.load(file, location, weights_only=True, mmap=mmap)  # type: ignore[arg-type]
-        except (RuntimeError, EOFError, UnpicklingError) as ex:
-            raise CorruptFileError(file) from ex
+        mmap = options is not None and options.mmap
+        return read_torch_file(file, mmap=mmap, location="cpu" if location is None else location)
+
+
+def _raise_reason(file: Path) -> NoReturn:
+    """
+    :raises OSError: Why a file that torch could not write cannot be written.
+    """
+    with file.open("ab") as stream:
+        stream.write(bytes(_PROBED_BYTES))
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))

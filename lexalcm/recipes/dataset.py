@@ -21,7 +21,7 @@ from lexalcm.data.dataset_card import DATASET_CARD
 from lexalcm.data.dataset_names import DatasetName, join_datasets, parse_dataset_names
 from lexalcm.data.sources import CONCEPT_PARQUET, ConceptParquetConfig
 from lexalcm.errors import CardError, ConfigError, near_match, unknown_name
-from lexalcm.recipes.check_fields import check_fields
+from lexalcm.recipes.check_fields import check_fields, refuse_secrets
 from lexalcm.recipes.config import ConceptDatasetSection
 
 _FAMILY_FIELD = "dataset_family"
@@ -136,6 +136,7 @@ def _with_overrides(resolver: DependencyResolver, described: _Described, section
         data["path"] = section.path
     if section.sources:
         data["sources"] = [converter.unstructure(source) for source in section.sources]
+    refuse_secrets(data, "dataset")
     return _Described(described.family, converter.structure(data, kls), described.weight)
 
 
@@ -166,6 +167,7 @@ def named_config(name: str, overrides: Mapping[str, Any] | None = None) -> Conce
     overrides = dict(overrides or {})
     name = _card_within(name)
     if _is_path(name):
+        refuse_secrets(name, "dataset.path")
         return ConceptParquetConfig(path=name, **overrides)
     section = ConceptDatasetSection(name=name, config_overrides=overrides or None)
     config = _named(get_dependency_resolver(), section).config

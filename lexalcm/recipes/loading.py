@@ -20,11 +20,12 @@ from lexalcm.checkpoints.normalizer_card import with_normalizer
 from lexalcm.checkpoints.resolve import resolve_card
 from lexalcm.checkpoints.weights import check_weights
 from lexalcm.errors import CheckpointError, ConfigError, innermost, unknown_name
-from lexalcm.recipes.check_fields import check_fields
+from lexalcm.recipes.check_fields import check_fields, refuse_secrets
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.host import RecipeHost, component_config_kls, component_names
 from lexalcm.shipped import shipped_folder
-from lexalcm.yaml_text import parse_yaml
+from lexalcm.shown import shown
+from lexalcm.yaml_text import parse_yaml, read_yaml
 
 _COMPONENTS: Final = {"optimizer": Optimizer, "lr_scheduler": LRScheduler}
 
@@ -56,6 +57,7 @@ def load_train_config(host: RecipeHost, file: Path, overrides: Sequence[str] = (
     for override in overrides:
         _merge(merged, _parse_override(override))
     check_fields(merged, LcmTrainConfig)
+    refuse_secrets(merged, "")
     config = _structure(host, merged, file)
     if config.model.name is not None and config.model.path is None:
         _take_card(host, host.asset_store(config), merged["model"])
@@ -76,7 +78,7 @@ def _structure(host: RecipeHost, merged: dict[str, Any], file: Path) -> LcmTrain
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     try:
-        documents = parse_yaml(file.read_text(encoding="utf-8"))
+        documents = read_yaml(file)
     except ValueError as ex:
         raise ConfigError(f"{file} is not valid YAML: {ex}.") from None
     if len(documents) != 1 or not isinstance(documents[0], dict):
@@ -91,8 +93,8 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise ConfigError(f"`--config {text}` is not of the form key=value, say regime.num_steps=1000.")
     try:
         documents = parse_yaml(value)
-    except ValueError:
-        raise ConfigError(f"`--config {text}`: the value is not valid YAML.") from None
+    except ValueError as ex:
+        raise ConfigError(f"`--config {shown(text)}`: the value is not valid YAML: {shown(ex)}.") from None
     node: Any = documents[0] if documents else None
     for part in reversed(key.strip().split(".")):
         node = {part: node}

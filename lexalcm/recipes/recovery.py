@@ -28,7 +28,10 @@ def recover(output_dir: Path, checkpoints: Path) -> None:
     """
     for folder in checkpoints.glob("step_*.tmp"):
         log.info("Removing {}, which was being written when the run before ended.", folder)
-        shutil.rmtree(folder)
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
     _remove_torn_scores(checkpoints)
     for file in (output_dir / "metrics").rglob("*.jsonl"):
         _cut_torn_line(file)

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from fairseq2.checkpoint import CheckpointManager
 from fairseq2.recipe.config import COSINE_ANNEALING_LR, POLYNOMIAL_DECAY_LR, TRI_STAGE_LR
 
 from lexalcm.checkpoints.damage import what_is_missing
 from lexalcm.checkpoints.resolve import CARD_FILE, MODEL_FOLDER, saved_scores, saved_steps
 from lexalcm.errors import ConfigError
 from lexalcm.training.lr_schedule import WARMUP_SHARE_LR
-from lexalcm.yaml_text import parse_yaml
+from lexalcm.yaml_text import parse_yaml, read_yaml
 
 # How long, how often, where to: nothing that changes a step. `dataset.reading` keeps its own: prefetch is harmless.
 _MAY_CHANGE: Final = (
@@ -29,6 +28,7 @@ _MAY_CHANGE: Final = (
     "gang.timeout",
     "gang.high_priority",
     "trainer.gc_every_n_steps",
+    "trainer.activation_checkpointing",
     "trainer.anomaly_detection",
     "trainer.max_nonfinite_steps",
     "dataset.reading.prefetch",
@@ -40,22 +40,6 @@ _MAY_CHANGE: Final = (
 _OF_FIXED_LENGTH: Final = (COSINE_ANNEALING_LR, POLYNOMIAL_DECAY_LR, TRI_STAGE_LR)
 
 
-def refuse_other_world(manager: CheckpointManager, checkpoints: Path, world_size: int) -> None:
-    """Compares the ranks that wrote the last checkpoint with those of this run, before anything waits for anything.
-
-    :raises ConfigError: They differ in number: fairseq2 would train on with one rank's data, or hang.
-    """
-    step = manager.maybe_get_last_step_number(exclude_model_only=True)
-    if step is None:
-        return
-    saved = len(list((checkpoints / f"step_{step}" / "data_reader").glob("dp_*.pt")))
-    if saved != world_size:
-        raise ConfigError(
-            f"The checkpoint of step {step} in {checkpoints} was written by {saved} data-parallel rank(s), but this run has "
-            f"{world_size}.\nResume with {saved}, or train into another folder with `model.path` set to the checkpoint."
-        )
-
-
 def refuse_other_config(output_dir: Path, checkpoints: Path, config: Mapping[str, Any]) -> None:
     """Compares the recipe with the one the folder's run began with.
 
@@ -65,7 +49,7 @@ def refuse_other_config(output_dir: Path, checkpoints: Path, config: Mapping[str
     file = output_dir / "config.yaml"
     if not file.is_file() or not saved_steps(checkpoints):
         return
-    before = _flat(parse_yaml(file.read_text(encoding="utf-8"))[0])
+    before = _flat(_read_one(file))
     # Through text as well, so that both sides know the same types: tuples have become lists, paths texts.
     now = _flat(parse_yaml(yaml.safe_dump(dict(config)))[0])
     changed = [
@@ -111,8 +95,18 @@ def is_finished(output_dir: Path, checkpoints: Path, num_steps: int) -> bool:
     if not steps or steps[-1] < num_steps or what_is_missing(checkpoints / f"step_{steps[-1]}") is not None:
         return False
     card = output_dir / MODEL_FOLDER / CARD_FILE
-    written = parse_yaml(card.read_text(encoding="utf-8"))[0] if card.is_file() else {}
-    return bool(written.get("trained_steps") == step_to_export(checkpoints))
+    return card.is_file() and _read_one(card).get("trained_steps") == step_to_export(checkpoints)
+
+
+def _read_one(file: Path) -> dict[str, Any]:
+    """The first document of a file that the run itself has written."""
+    try:
+        first = next(iter(read_yaml(file)), None)
+    except (ValueError, OSError) as ex:
+        raise ConfigError(f"{file} cannot be read: {ex}.\nRestore it, or begin in another folder.") from None
+    if not isinstance(first, dict):
+        raise ConfigError(f"{file} must hold a mapping of fields, but does not.\nRestore it, or begin in another folder.")
+    return first
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:

@@ -52,12 +52,12 @@ def run_training(
     checkpoints = checkpoint_dir if checkpoint_dir is not None else output_dir / "checkpoints"
     refuse_other_config(output_dir, checkpoints, host.unstructure(config))
     if is_finished(output_dir, checkpoints, config.regime.num_steps or 0):
-        if os.environ.get("RANK", "0") == "0":
+        if _is_first_process():
             print(
                 f"{output_dir} is finished: it has done {config.regime.num_steps:,} steps. Raise regime.num_steps to go on."
             )
         return 0
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first_process():
         for folder in (output_dir, checkpoints):
             check_folder(folder)
     try:
@@ -66,3 +66,8 @@ def run_training(
         log.info("Stopped in good order. The same command goes on from step {:,}.", stopped.step)
         return stopped.exit_code
     return 0
+
+
+def _is_first_process() -> bool:
+    # torchrun sets the first; what Slurm sets, fairseq2 turns into the first when the run begins.
+    return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from fairseq2.checkpoint import CheckpointDir
 from fairseq2.gang import all_sum
+from fairseq2.io import TensorFileLoader
 from fairseq2.logging import log
 from fairseq2.recipe.base import Recipe, RecipeContext
 from fairseq2.task import Task
@@ -26,6 +27,7 @@ from lexalcm.data.special_concepts import load_special_concepts
 from lexalcm.errors import ConfigError
 from lexalcm.models.interface import TwoTowerModel
 from lexalcm.models.normalizer.model import ConceptNormalizer
+from lexalcm.recipes.checkpoint_files import RestrictedLoader
 from lexalcm.recipes.components import OBJECTIVES, SAMPLERS, choose_component
 from lexalcm.recipes.config import LcmTrainConfig
 from lexalcm.recipes.dataset import open_dataset
@@ -41,9 +43,10 @@ from lexalcm.recipes.normalizer import (
 from lexalcm.recipes.ranks import on_first_rank
 from lexalcm.recipes.reading import reading_for_model
 from lexalcm.recipes.recovery import recover
-from lexalcm.recipes.resume import refuse_other_world, step_to_export
+from lexalcm.recipes.resume import step_to_export
 from lexalcm.recipes.skipped_steps import SkippedSteps
 from lexalcm.recipes.stopping import StopAtStep, StopSignals
+from lexalcm.recipes.takeover import take_over
 from lexalcm.recipes.task import LcmTrainTask
 from lexalcm.recipes.validation import create_validation
 from lexalcm.training.ema import ExponentialMovingAverage
@@ -126,7 +129,9 @@ class LcmTrainRecipe(Recipe):
         checkpoints = _checkpoint_folder(context)
         if not self._dry_run:
             on_first_rank(gangs.root, lambda: recover(context.output_dir, checkpoints))
-        refuse_other_world(context.get_checkpoint_manager(), checkpoints, gangs.dp.size)
+        loader = context.resolver.resolve(TensorFileLoader)
+        assert isinstance(loader, RestrictedLoader)
+        take_over(context.get_checkpoint_manager(), loader, checkpoints, gangs, seed=config.common.seed)
         # A misspelt field is told of before the model is built.
         chosen = choose_component(context.resolver, config.objective, OBJECTIVES, where="objective")
         sampler = choose_component(context.resolver, config.validation.sampler, SAMPLERS, where="validation.sampler")

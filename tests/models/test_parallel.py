@@ -1,12 +1,13 @@
-"""Compiled models compute what others do, and batches of other sizes are not compiled anew."""
+"""Compiled models and those that recompute layers compute what others do; other sizes of batches are not compiled anew."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
 from lexalcm.layout import DocumentLayout
-from lexalcm.models.parallel import compile_two_towers
+from lexalcm.models.parallel import apply_ac_to_two_towers, compile_two_towers
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
 from lexalcm.models.pre1.model import Pre1Model
@@ -53,3 +54,29 @@ def test_batches_of_other_sizes_are_not_compiled_anew() -> None:
     for lengths in ([7, 4], [2, 2, 2], [12, 1, 3, 2]):
         step(model, lengths)
     assert counter.frame_count == first > 0
+
+
+def test_recomputed_layers_learn_the_same_under_the_same_names() -> None:
+    plain, recomputed = make_model(linear_context=2), make_model(linear_context=2)
+    apply_ac_to_two_towers(recomputed, 2)
+    # Averaged weights, frozen weights and checkpoints are found by name.
+    assert [n for n, _ in recomputed.named_parameters()] == [n for n, _ in plain.named_parameters()]
+    (ours, our_gradients), (theirs, their_gradients) = step(recomputed, [5, 3, 1]), step(plain, [5, 3, 1])
+    assert torch.equal(ours, theirs)
+    assert all(torch.equal(a, b) for a, b in zip(our_gradients, their_gradients))
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_only_the_layers_that_are_asked_for_run_twice(every: int) -> None:
+    model = make_model(num_context_layers=3, num_denoiser_layers=2)
+    apply_ac_to_two_towers(model, every)
+    runs = {(tower, i): 0 for tower, module in enumerate(model.towers()) for i in range(len(module.layers))}
+    for tower, i in runs:
+        norm = model.towers()[tower].layers[i].ffn_layer_norm
+
+        def count(*_: object, key: tuple[int, int] = (tower, i)) -> None:
+            runs[key] += 1
+
+        norm.register_forward_hook(count)
+    step(model, [5, 3, 1])
+    assert runs == {(tower, i): 2 if i % every == 0 else 1 for tower, i in runs}

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
-from lexalcm.data.decode import decode_vectors, is_text
+from lexalcm.data.decode import is_text
 from lexalcm.data.discover import DataFile, discover, find_files, read_footer
-from lexalcm.data.open_files import OpenFiles
+from lexalcm.data.peek_width import peek_width
 from lexalcm.errors import DataError
 from lexalcm.pipelines.convert.columns import Side, check_columns, output_schema, sides_of
 from lexalcm.pipelines.convert.config import ConvertConfig
@@ -19,7 +18,6 @@ from lexalcm.pipelines.convert.split_rule import SPLIT, column_left_out, split_r
 from lexalcm.pipelines.convert.splits import SplitRule, known_split
 
 _ID: Final = "id"
-_PEEKED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ def make_plan(config: ConvertConfig) -> Plan:
     if not any(sum(file.rows) for file in files):
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         raise DataError(f"{config.source} has no documents: {files[0].path}{more} has no rows.")
-    width = width or _peek_width(files, config.embedding_column)
+    width = width or peek_width((file, config.embedding_column) for file in files)
     rule = split_rule(files, id_column, config)
     notices = _notices(files, rule)
     left_out = column_left_out(files, rule, notices)
@@ -119,21 +117,6 @@ def _id_column(files: list[DataFile], config: ConvertConfig) -> str | None:
         return config.id_column
     kinds = [file.schema.field(_ID).type if _ID in file.schema.names else None for file in files]
     return _ID if all(kind is not None and (is_text(kind) or pa.types.is_integer(kind)) for kind in kinds) else None
-
-
-def _peek_width(files: list[DataFile], column: str) -> int:
-    """The width that most of the first vectors have, where no type fixes it."""
-    reader = OpenFiles()
-    for file in files:
-        for group, rows in enumerate(file.rows):
-            if rows == 0:
-                continue
-            table = reader.read_part(file, group, [column], 0, min(rows, _PEEKED_ROWS), step=_PEEKED_ROWS)
-            chunks = [decode_vectors(chunk, 1) for chunk in table.column(column).chunks]
-            widths = np.concatenate([c.widths[~c.null_vectors] for c in chunks if c.widths is not None])
-            if len(widths):
-                return int(np.bincount(widths).argmax())
-    raise DataError("No document of the source has an embedding, so the width of a vector is not known.")
 
 
 def _notices(files: list[DataFile], rule: SplitRule) -> list[str]:
