@@ -142,9 +142,9 @@ class Mixture:
             state["before"] = self._before
         return state
 
-    def places(self) -> list[str]:
-        """Where each stream goes on, for messages."""
-        return [stream.place() for stream in self._streams]
+    def places(self, state: dict[str, Any]) -> list[str]:
+        """Where each stream stands in a state of the epoch under way, for messages."""
+        return [stream.place(at["pool"]) for stream, at in zip(self._streams, state["streams"], strict=True)]
 
     def load(self, state: dict[str, Any]) -> None:
         """Puts every cursor where it was."""

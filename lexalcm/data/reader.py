@@ -227,7 +227,18 @@ class ConceptReader(DataReader[ConceptBatch]):
 
     @override
     def state_dict(self) -> dict[str, object]:
+        # The same words as at the resume, so that the log shows whether nothing lies between.
+        log.info("Data - saved {}.", self._place())
         return to_save(self._belongs, self._state, self._counts)
+
+    def _place(self) -> str:
+        before = self._state.get("before", [])
+        return (
+            f"in epoch {self._state['epoch']}"
+            + (f", which {len(before[-1])} rank(s) left to {self._world_size}," if before else "")
+            + f" at {'; '.join(self._mixture.places(self._state))}: {self._counts['documents']:,} documents and "
+            f"{self._counts['concepts']:,} concepts consumed so far"
+        )
 
     @override
     def load_state_dict(self, state_dict: dict[str, object]) -> None:
@@ -245,15 +256,7 @@ class ConceptReader(DataReader[ConceptBatch]):
         counts = state_dict["counts"]
         assert isinstance(counts, dict)
         self._counts = dict(counts)
-        before = position.get("before", [])
-        log.info(
-            "Data - resuming in epoch {}{} at {}: {:,} documents and {:,} concepts consumed so far.",
-            position["epoch"],
-            f", which {len(before[-1])} rank(s) left to {self._world_size}," if before else "",
-            "; ".join(self._mixture.places()),
-            self._counts["documents"],
-            self._counts["concepts"],
-        )
+        log.info("Data - resuming {}.", self._place())
 
     @property
     @override

@@ -110,11 +110,11 @@ class WindowStream:
         self.is_taken_over = bool(before)
         """Whether this is what ranks of another number left of an epoch."""
 
-    def place(self) -> str:
-        """Where reading goes on, for messages."""
-        if self.pool_number >= len(self._pools):
-            return "at its end"
-        unit = self._pools[self.pool_number].units[0]
+    def place(self, pool: int) -> str:
+        """Where a pool of the epoch under way begins, for messages."""
+        if pool >= len(self._pools):
+            return "its end"
+        unit = self._pools[pool].units[0]
         return f"{self._files[unit.file][0].relative}, row group {unit.first_group}"
 
     @property

@@ -210,3 +210,24 @@ def test_bad_documents_are_counted_once_however_often_a_run_is_killed(
         assert skipped(before) + skipped(steps_of(second, 100)) == skipped(whole)
         first.close()
         second.close()
+
+
+@pytest.mark.parametrize("make", [plain, weighted])
+def test_the_log_of_a_resumed_run_says_where_that_of_the_run_before_has_ended(
+    make: Callable[[Path], ConceptParquetDataset], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dataset = make(tmp_path)
+    reader = dataset.create_reader(None, reading(prefetch=4, concepts_per_batch=8, max_seq_len=8, shuffle_window=16))
+    with caplog.at_level("INFO", logger="fairseq2"):
+        for _ in range(4):
+            next(reader)
+            caplog.clear()
+            state = saved(reader)
+            (before,) = [r.getMessage() for r in caplog.records if "Data - saved" in r.getMessage()]
+            again = dataset.create_reader(None, reading(concepts_per_batch=8, max_seq_len=8, shuffle_window=16))
+            again.load_state_dict(state)
+            (after,) = [r.getMessage() for r in caplog.records if "Data - resuming" in r.getMessage()]
+            assert after.partition("resuming")[2] == before.partition("saved")[2]
+            assert "row group" in after and f"{state['counts']['documents']:,} documents" in after
+            again.close()
+    reader.close()
