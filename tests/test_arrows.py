@@ -9,7 +9,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "lexalcm"
 
-LEAVES = {"errors", "device", "layout", "memory", "shipped", "installation", "yaml_text", "shown", ""}
+LEAVES = {"errors", "device", "layout", "memory", "shipped", "installation", "yaml_text", "shown", "folder_lock", ""}
 ALLOWED = {
     "diffusion": set(),
     "models": {"diffusion"},

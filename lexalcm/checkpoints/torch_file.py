@@ -21,13 +21,19 @@ from lexalcm.shown import shown
 
 
 def read_torch_file(
-    path: Path, what: str = "checkpoint", *, mmap: bool = False, location: torch.device | str = "cpu"
+    path: Path,
+    what: str = "checkpoint",
+    *,
+    mmap: bool = False,
+    location: torch.device | str = "cpu",
+    fix: str = "Where you trust it, save its tensors alone: torch.save({name: tensor, ...}, path).",
 ) -> dict[str, Any]:
     """Reads a mapping that ``torch.save`` wrote.
 
     :param what: What the file should be, for messages.
     :param mmap: Leave tensors in the file until they are used; without effect on files of PyTorch before 1.6.
     :param location: The device that tensors are read onto.
+    :param fix: What to do about objects, for the message.
     :raises CheckpointError: It is missing, cut short, something else, no mapping of names, claims more numbers than it
         has, or holds an object of a class that only running code from the file can make. Names the file, and such a
         class.
@@ -47,7 +53,7 @@ def read_torch_file(
     try:
         content = torch.load(path, map_location=location, weights_only=True, mmap=mmap and is_archive)
     except UnpicklingError as ex:
-        raise CheckpointError(f"{found} {_reason(ex)}") from ex
+        raise CheckpointError(f"{found} {_reason(ex, fix)}") from ex
     # What a damaged file trips over first depends on where it is damaged, and so does the type of the error.
     except Exception as ex:
         raise CheckpointError(f"{found} is damaged or cut short: {_brief(ex)}.\nCopy or download it again.") from ex
@@ -126,14 +132,11 @@ def _fault_of_tensor(tensor: Tensor) -> str | None:
     return None
 
 
-def _reason(ex: UnpicklingError) -> str:
+def _reason(ex: UnpicklingError, fix: str) -> str:
     refused = re.search(r"(?i)unsupported (?:global: )?global ([\w.]+)", str(ex))
     if refused is None:
         return "is damaged, or holds more than tensors, numbers, texts and containers of them."
-    return (
-        f"holds an object of the class {refused[1]}, which cannot be read without running code from the file.\n"
-        "Where you trust it, save its tensors alone: torch.save({name: tensor, ...}, path)."
-    )
+    return f"holds an object of the class {refused[1]}, which cannot be read without running code from the file.\n{fix}"
 
 
 def _brief(ex: Exception) -> str:

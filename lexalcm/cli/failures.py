@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import Final
 
 from lexalcm.errors import LexalcmError, RunError, SetupError
@@ -57,6 +58,8 @@ _RUN_FAILURES = frozenset(
 )
 
 _FIXES = {
+    "GangError": "Most likely another rank has ended: its own message says why. The same command goes on from the last "
+    "checkpoint.",
     "LocalRankOutOfRangeError": "Start at most one process a device (torchrun --nproc-per-node), or compute on the CPU with "
     "FAIRSEQ2_DEVICE=cpu.",
 }
@@ -98,7 +101,8 @@ def describe(error: BaseException) -> tuple[str | None, int]:
     if name == "ExtensionError":
         return f"error: {_with_causes(error)}\n{DOCTOR}", 1
     if name in _RUN_FAILURES:
-        return f"error: {_with_causes(error)}", 1
+        fixes = (_FIXES[cause] for cause in map(_host_name, _chain(error)) if cause in _FIXES)
+        return f"error: {_with_causes(error)}" + "".join(f"\n{fix}" for fix in fixes), 1
     if type(error).__name__ == "OutOfMemoryError":
         return f"error: out of device memory: {_first_line(error)}\nA smaller batch needs less memory.", 1
     if _is_broken_setup(error):
@@ -129,13 +133,19 @@ def _host_name(error: BaseException) -> str:
 
 def _with_causes(error: BaseException) -> str:
     """Returns at most three lines: the error, and what lies at its bottom."""
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
+    *_, root = _chain(error)
     lines = [_first_line(error)]
     if root is not error:
         lines.append(f"cause: {_first_line(root)}")
     return "\n".join(lines)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
 
 
 def _first_line(error: BaseException) -> str:

@@ -56,8 +56,7 @@ def check_belonging(saved: object, expected: dict[str, Any]) -> None:
         )
     if saved.get("files") != expected["files"]:
         raise DataError(
-            f"The dataset is not the one of the checkpoint: its files were {saved.get('files')}, but are "
-            f"{expected['files']} now (number, then a digest of names, sizes and row groups).\n"
+            f"The dataset is not the one of the checkpoint: {_difference(str(saved.get('files')), expected['files'])}.\n"
             f"Resume on the same files, or begin a new run from the checkpoint's model."
         )
     for name, value in expected.items():
@@ -66,6 +65,13 @@ def check_belonging(saved: object, expected: dict[str, Any]) -> None:
                 f"The saved position of the data is that of {name} {saved.get(name)}, but it is {value} now.\n"
                 f"Resume with the same settings, or begin a new run from the checkpoint's model."
             )
+
+
+def _difference(before: str, now: str) -> str:
+    had, have = before.partition(":")[0], now.partition(":")[0]
+    if had != have:
+        return f"it had {had} file(s), and has {have} now"
+    return f"of its {have} file(s), some have another name, size or row groups than they had"
 
 
 def _readable(saved: object) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from lexalcm.errors import DataError, unknown_name
 
 _METADATA: Final = "special_concepts"
 _CONCEPTS: Final = "concepts"
-_NUMBERS: Final = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 class SpecialConcepts:
@@ -125,7 +124,7 @@ def _load_file(path: Path) -> SpecialConcepts:
         raise DataError(f"{path} is not a safetensors file of special concepts: {ex}.") from None
     vectors = {}
     for name, tensor in tensors.items():
-        if tensor.dtype not in _NUMBERS:
+        if not tensor.is_floating_point():
             raise DataError(f"{path}: `{name}` must be of floating-point numbers, but is of {tensor.dtype}.")
         vector = tensor.to(torch.float32).reshape(-1).numpy()
         if tensor.dim() not in (1, 2) or tensor.numel() != tensor.size(-1) or not np.isfinite(vector).all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from fairseq2.recipe.config import CosineAnnealingLRConfig
 
 from lexalcm.errors import ConfigError, unknown_name
@@ -57,6 +58,11 @@ def _check_regime(config: LcmTrainConfig) -> None:
         raise ConfigError("`regime.keep_best_n_checkpoints` needs `regime.score_metric`, say retrieval_at_10_unseen.")
     if regime.score_metric is not None and config.dataset.valid_split is None and config.dataset.hold_out_every is None:
         raise ConfigError("`regime.score_metric` needs a validation split, but `dataset.valid_split` is null.")
+    if regime.save_model_only:
+        raise ConfigError(
+            "`regime.save_model_only` is not supported: such a checkpoint has no averages, and no run can go on from it.\n"
+            "Keep few with `regime.keep_last_n_checkpoints`; a finished run's `model/` holds the weights alone."
+        )
     if regime.export_hugging_face:
         raise ConfigError(
             "`regime.export_hugging_face` is not supported; a finished run has its weights as safetensors."
@@ -69,6 +75,12 @@ def _check_trainer(config: LcmTrainConfig) -> None:
         raise ConfigError(
             "`trainer.mixed_precision.mode: static` would cast the parts of the model that must stay in float32.\n"
             "Use `auto` (autocast), or `off` for float32 throughout."
+        )
+    precision = trainer.mixed_precision
+    if torch.float16 in (config.model.dtype, precision.dtype if precision.mode != "off" else None):
+        raise ConfigError(
+            "Training in float16 is not supported: its losses overflow. Set `trainer.mixed_precision.dtype: bfloat16`, and "
+            "leave `model.dtype` at float32."
         )
     if trainer.max_nonfinite_steps < 1:
         raise ConfigError(f"`trainer.max_nonfinite_steps` must be at least 1, but is {trainer.max_nonfinite_steps}.")

@@ -28,6 +28,8 @@ from lexalcm.checkpoints.torch_file import read_torch_file
 _RESTRICTED_PROTOCOL: Final = 2
 """The newest that ``torch.load(weights_only=True)`` understands."""
 
+_RESTORE: Final = "No run has written that. Restore the checkpoint, or remove its folder to go on from the one before."
+
 _PROBED_BYTES: Final = 1 << 20
 
 _FAILED_WRITING: Final = ("inline_container", "cannot be opened", "does not exist")
@@ -76,13 +78,16 @@ class RestrictedLoader(TensorFileLoader):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
         location = None if options is None else options.map_location
         mmap = options is not None and options.mmap
-        return read_torch_file(file, mmap=mmap, location="cpu" if location is None else location)
+        return read_torch_file(file, mmap=mmap, location="cpu" if location is None else location, fix=_RESTORE)
 
 
 def _raise_reason(file: Path) -> NoReturn:
     """
     :raises OSError: Why a file that torch could not write cannot be written.
     """
-    with file.open("ab") as stream:
-        stream.write(bytes(_PROBED_BYTES))
+    try:
+        with file.open("ab") as stream:
+            stream.write(bytes(_PROBED_BYTES))
+    except OSError as ex:
+        raise OSError(ex.errno, ex.strerror, str(file)) from None
     raise OSError(errno.EIO, os.strerror(errno.EIO), str(file))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import shutil
 from itertools import chain
 from pathlib import Path
@@ -16,6 +18,13 @@ from lexalcm.checkpoints.resolve import saved_steps
 from lexalcm.errors import ConfigError, RunError
 from lexalcm.memory import format_bytes
 
+_REMEDIES: Final = {
+    errno.ENOSPC: "Make room",
+    errno.EDQUOT: "Make room, or ask for a larger quota",
+    errno.EFBIG: "Raise the limit on the size of files (`ulimit -f`), or take another file system",
+    errno.EROFS: "Make it writable again",
+}
+
 _AVERAGES_OF_ADAM: Final = 2
 _SMALL_BYTES: Final = 1 << 20
 """Trainer and reader states, and what files need around tensors."""
@@ -26,6 +35,15 @@ def checkpoint_bytes(model: Module, *, with_ema: bool) -> int:
     state = sum(x.numel() * x.element_size() for x in chain(model.parameters(), model.buffers()))
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return state + (_AVERAGES_OF_ADAM + with_ema) * trained + _SMALL_BYTES
+
+
+def refuse_remote(folder: Path) -> None:
+    """:raises ConfigError: It is a URL, of which a path has one slash left."""
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(folder)):
+        raise ConfigError(
+            f"{folder} is a URL, but a run's folder and its checkpoints must lie in a folder of this machine, or in one that "
+            f"all its machines share."
+        )
 
 
 def check_folder(folder: Path) -> None:
@@ -66,6 +84,27 @@ def check_disk_space(checkpoints: Path, num_bytes: int, regime: RegimeSection) -
             format_bytes(free),
             folder,
         )
+
+
+def tell_of_full_disk(error: BaseException, checkpoints: Path, *, step: int | None = None) -> None:
+    """Returns if that is not what lies at the bottom of an error.
+
+    :param step: The run's, where it has begun.
+    :raises RunError: A file could not be written; names it and the last good checkpoint.
+    """
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    if not isinstance(root, OSError) or root.errno not in _REMEDIES:
+        return
+    saved = saved_steps(checkpoints)
+    last = f"step {saved[-1]:,}" if saved else "none: the run has saved none yet"
+    when = "" if step is None else f" (after step {step:,})"
+    raise RunError(
+        f"{root.filename or checkpoints} cannot be written: {root.strerror}{when}.\n"
+        f"The last good checkpoint in {checkpoints}: {last}.\n"
+        f"{_REMEDIES[root.errno]}, and run the same command again: it goes on from there."
+    ) from error
 
 
 def _checkpoints_to_come(checkpoints: Path, regime: RegimeSection) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -38,6 +39,7 @@ from fairseq2.validator import NOOP_VALIDATOR
 
 from lexalcm.recipes.checkpoint_files import RestrictedDumper, RestrictedLoader
 from lexalcm.recipes.whole_files import WholeYamlDumper
+from lexalcm.shown import without_passwords
 
 if TYPE_CHECKING:  # importing fairseq2's trainer first is a circle among its own modules
     from fairseq2.trainer import Trainer
@@ -56,9 +58,11 @@ _LOGGED_VARIABLES: Final = (
     "WORLD_SIZE",
     "RANK",
     "LOCAL_RANK",
-    "MASTER_",
+    "MASTER_ADDR",
+    "MASTER_PORT",
     "LEXALCM_",
 )
+_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|CRED|AUTH", re.IGNORECASE)
 
 
 class RecipeHost:
@@ -161,12 +165,10 @@ def end_after_this_step(trainer: Trainer) -> None:
     With a number of steps set it would ignore that; and it would validate before it stops, which takes longer than a
     machine that is about to be taken away may have.
     """
-    assert trainer._max_num_steps is not None
-    if trainer.step_nr >= trainer._max_num_steps:
-        return  # it is the last one anyway
-    trainer._max_num_steps = None
     trainer._validator = NOOP_VALIDATOR
-    trainer.request_stop()
+    if trainer._max_num_steps is not None and trainer.step_nr < trainer._max_num_steps:
+        trainer._max_num_steps = None
+        trainer.request_stop()
 
 
 def component_config_kls(resolver: DependencyResolver, kls: type, name: str) -> type | None:
@@ -184,5 +186,6 @@ def component_names(resolver: DependencyResolver, kls: type) -> list[str]:
 
 def _telling_variables() -> str:
     """The variables that change how a run computes; the rest of the environment may hold keys and tokens."""
-    shown = [f"{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(_LOGGED_VARIABLES)]
+    telling = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_LOGGED_VARIABLES)}
+    shown = [f"{k}={without_passwords(v)}" for k, v in telling.items() if _SECRET.search(k) is None]
     return ", ".join(shown) or "none that change how a run computes"

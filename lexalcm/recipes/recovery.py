@@ -6,13 +6,14 @@ machine that lost power, and small files that are written in place.
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Final
 
 from fairseq2.logging import log
 
-from lexalcm.checkpoints.damage import what_is_damaged
+from lexalcm.checkpoints.damage import what_is_damaged, what_is_missing
 from lexalcm.checkpoints.resolve import saved_steps
 from lexalcm.errors import CheckpointError
 
@@ -54,12 +55,26 @@ def _set_damaged_aside(checkpoints: Path) -> None:
             f"{folder} is damaged: {reason}. There is no earlier checkpoint to go on from.\n"
             f"Restore it from a copy, or move {checkpoints} away to begin anew."
         )
+    for step in steps[:-1]:
+        _set_half_deleted_aside(checkpoints, step)
     for folder, reason in damaged:
         aside = _free_name(folder)
         folder.rename(aside)
         log.warning(
             "{} is damaged: {}. It is now {}; the run goes on from step {:,}.", folder, reason, aside.name, steps[-1]
         )
+
+
+def _set_half_deleted_aside(checkpoints: Path, step: int) -> None:
+    """A checkpoint is deleted file by file, and its score last: what is left of one must not become the run's model."""
+    folder = checkpoints / f"step_{step}"
+    reason = what_is_missing(folder)
+    if reason is None:
+        return
+    aside = _free_name(folder)
+    folder.rename(aside)
+    (checkpoints / "scores" / f"{folder.name}.txt").unlink(missing_ok=True)
+    log.info("{} is not whole ({}): its deletion was broken off. It is now {}.", folder, reason, aside.name)
 
 
 def _free_name(folder: Path) -> Path:
@@ -70,7 +85,8 @@ def _free_name(folder: Path) -> Path:
 def _remove_torn_scores(checkpoints: Path) -> None:
     for file in (checkpoints / "scores").glob("step_*.txt"):
         try:
-            float(file.read_text())
+            if math.isnan(float(file.read_text())):
+                raise ValueError
         except ValueError:
             log.warning("Removing {}, which holds no number: the score of that step is lost.", file)
             file.unlink()

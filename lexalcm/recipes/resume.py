@@ -21,7 +21,7 @@ _MAY_CHANGE: Final = (
     "validation.",
     "common.metric_recorders",
     "common.profilers",
-    "common.torch",
+    "common.torch.num_threads",
     "common.debug",
     "common.cluster",
     "common.assets",
@@ -37,6 +37,8 @@ _MAY_CHANGE: Final = (
     "model.compile",
 )
 
+_DECIDES_SCORES: Final = ("regime.score_metric", "validation.", "dataset.valid_split")
+
 _OF_FIXED_LENGTH: Final = (COSINE_ANNEALING_LR, POLYNOMIAL_DECAY_LR, TRI_STAGE_LR)
 
 
@@ -47,15 +49,23 @@ def refuse_other_config(output_dir: Path, checkpoints: Path, config: Mapping[str
     :raises ConfigError: A field differs that would make the rest of the run another experiment.
     """
     file = output_dir / "config.yaml"
-    if not file.is_file() or not saved_steps(checkpoints):
+    steps = saved_steps(checkpoints)
+    if not steps:
         return
+    if not file.is_file():
+        raise ConfigError(
+            f"{checkpoints} holds checkpoints (up to step {steps[-1]:,}), but {output_dir} has no config.yaml that says of "
+            f"which run.\nGive the new run a folder for checkpoints of its own, or restore {file}."
+        )
     before = _flat(_read_one(file))
     # Through text as well, so that both sides know the same types: tuples have become lists, paths texts.
     now = _flat(parse_yaml(yaml.safe_dump(dict(config)))[0])
+    # Scores by another measure, or on other data, cannot be compared with those that are there.
+    fixed = _DECIDES_SCORES if saved_scores(checkpoints) else ()
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_MAY_CHANGE)
+        if before.get(key) != now.get(key) and (not key.startswith(_MAY_CHANGE) or key.startswith(fixed))
     ]
     if changed:
         shown = "; ".join(f"`{key}` was {before.get(key)!r}, now {now.get(key)!r}" for key in changed[:4])
@@ -95,7 +105,11 @@ def is_finished(output_dir: Path, checkpoints: Path, num_steps: int) -> bool:
     if not steps or steps[-1] < num_steps or what_is_missing(checkpoints / f"step_{steps[-1]}") is not None:
         return False
     card = output_dir / MODEL_FOLDER / CARD_FILE
-    return card.is_file() and _read_one(card).get("trained_steps") == step_to_export(checkpoints)
+    if not card.is_file():
+        return False
+    written = _read_one(card)
+    weights = card.parent / str(written.get("checkpoint"))
+    return weights.is_file() and written.get("trained_steps") == step_to_export(checkpoints)
 
 
 def _read_one(file: Path) -> dict[str, Any]:
@@ -105,7 +119,9 @@ def _read_one(file: Path) -> dict[str, Any]:
     except (ValueError, OSError) as ex:
         raise ConfigError(f"{file} cannot be read: {ex}.\nRestore it, or begin in another folder.") from None
     if not isinstance(first, dict):
-        raise ConfigError(f"{file} must hold a mapping of fields, but does not.\nRestore it, or begin in another folder.")
+        raise ConfigError(
+            f"{file} must hold a mapping of fields, but does not.\nRestore it, or begin in another folder."
+        )
     return first
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
 
@@ -33,8 +35,8 @@ class SkippedSteps:
         """
         self._unit.count_skipped_step()
         suspects, others = self._of_all_ranks()
-        what = "loss" if suspects else "gradient"
-        documents = f"Documents {_listed(suspects or others)}"
+        what = "loss" if suspects.count else "gradient"
+        documents = f"Documents {suspects if suspects.count else others}"
         step = self._unit.step_nr
         if in_a_row < self._max_in_a_row:
             log.warning("Step {:,} was not taken: its {} is not finite. {}.", step, what, documents)
@@ -48,15 +50,28 @@ class SkippedSteps:
             f"Look at these documents (`fairseq2 lcm verify`), or lower `optimizer.config.lr` and `trainer.max_grad_norm`."
         )
 
-    def _of_all_ranks(self) -> tuple[list[str], list[str]]:
-        mine = self._unit.documents_of_step()
+    def _of_all_ranks(self) -> tuple[_Named, _Named]:
+        suspects, others = (_Named(names[:_MOST_NAMED], len(names)) for names in self._unit.documents_of_step())
         if self._gang.size == 1:
-            return mine
-        gathered: list[tuple[list[str], list[str]]] = [([], [])] * self._gang.size
-        dist.all_gather_object(gathered, mine, group=self._gang.as_process_group())
-        return [name for some, _ in gathered for name in some], [name for _, some in gathered for name in some]
+            return suspects, others
+        gathered: list[tuple[_Named, _Named] | None] = [None] * self._gang.size
+        dist.all_gather_object(gathered, (suspects, others), group=self._gang.as_process_group())
+        return tuple(_joined(named) for named in zip(*(pair for pair in gathered if pair is not None)))  # type: ignore
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_MOST_NAMED])
-    return f"{shown} and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else shown or "not known"
+@dataclass(frozen=True)
+class _Named:
+    """Some of many documents."""
+
+    names: list[str]
+
+    count: int
+
+    def __str__(self) -> str:
+        more = f" and {self.count - len(self.names):,} more" if self.count > len(self.names) else ""
+        return f"{', '.join(self.names)}{more}" or "not known"
+
+
+def _joined(some: Sequence[_Named]) -> _Named:
+    names = [name for named in some for name in named.names]
+    return _Named(names[:_MOST_NAMED], sum(named.count for named in some))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
-from threading import current_thread, main_thread
 from types import FrameType
 from typing import Any, Final, final
 
@@ -23,6 +21,7 @@ EXIT_CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 14
 
 _LAUNCHER_VARIABLE: Final = "TORCHELASTIC_RUN_ID"
 _ECHO_SECONDS: Final = 2.0
+_STDERR: Final = 2
 _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
@@ -45,9 +44,11 @@ class StopSignals:
         self._since = 0.0
 
     def __enter__(self) -> Self:
-        # Python lets no other thread set handlers; a run in one, of a notebook say, is stopped by other means.
-        if current_thread() is main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in EXIT_CODES}
+        for number in EXIT_CODES:
+            handler = signal.getsignal(number)
+            # Ignored on purpose: SIGINT of what a script puts in the background. None: set by other than Python.
+            if handler not in (signal.SIG_IGN, None):
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *args: object) -> None:
@@ -59,16 +60,14 @@ class StopSignals:
         self.exit_code, self._since = EXIT_CODES[signal.Signals(number)], time.monotonic()
         # torchrun passes on what the terminal, or Slurm, has sent to all processes already.
         launched = _LAUNCHER_VARIABLE in os.environ
-        for each in EXIT_CODES:
+        for each in self._before:
             # The system's own way to end works even where Python's code would wait for another rank to answer.
             signal.signal(each, self._end if launched else signal.SIG_DFL)
-        if sys.stderr.isatty():
-            sys.stderr.write(_SHOW_CURSOR)  # which a progress bar hides, and a process ended at once leaves hidden
-        log.warning(
-            "{} received: the run ends after this step (a validation under way comes first), with a checkpoint. "
-            "A second one ends it at once.",
-            signal.Signals(number).name,
-        )
+        # Not by the log: the thread that is interrupted here may hold one of its locks, or the terminal's.
+        text = f"\n{signal.Signals(number).name}: the run ends after this step, with a checkpoint; again: at once.\n"
+        if os.isatty(_STDERR):
+            text = _SHOW_CURSOR + text  # which a progress bar hides, and a process ended at once leaves hidden
+        os.write(_STDERR, text.encode())
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         if time.monotonic() - self._since > _ECHO_SECONDS:
@@ -77,24 +76,41 @@ class StopSignals:
 
 @final
 class StopAtStep:
-    """Asks all ranks in each step whether one of them was told to stop, before the optimizer takes the step."""
+    """Makes all ranks stop in the same step when one of them was told to."""
 
-    def __init__(self, signals: StopSignals, gang: Gang, optimizer: Optimizer) -> None:
-        """:param gang: Of all ranks."""
+    def __init__(self, signals: StopSignals, gang: Gang) -> None:
+        """:param gang: Of all ranks that read data."""
         self.exit_code = 0
         """That of the signal all ranks have agreed to stop for."""
         self.on_stop: Callable[[], None] | None = None
         """Called in the step under way, once, to make it the last one."""
         self._signals = signals
         self._gang = gang
+        self._agreed = 0
+
+    def any_rank(self, flag: bool) -> bool:
+        """Whether ``flag`` is true on any rank. To be called on all, once before each step.
+
+        Ranks ask each other for data anyway: what one was told goes along, and costs no second round.
+        """
+        asked = torch.tensor([int(flag), self._signals.exit_code], device=self._gang.device)
+        self._gang.all_reduce(asked, ReduceOperation.MAX)
+        highest, self._agreed = asked.tolist()
+        return bool(highest)
+
+    def watch(self, optimizer: Optimizer) -> None:
+        """Stops in the step in which the ranks have agreed to; a single process needs no agreement."""
         optimizer.register_step_pre_hook(self._before_step)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        asked = self._signals.exit_code
-        if self._gang.size > 1:
-            highest = torch.tensor(asked, device=self._gang.device)
-            self._gang.all_reduce(highest, ReduceOperation.MAX)
-            asked = int(highest)
+        asked = self._signals.exit_code if self._gang.size == 1 else self._agreed
         if asked and not self.exit_code and self.on_stop is not None:
             self.exit_code = asked
+            names = " or ".join(s.name for s, code in EXIT_CODES.items() if code == asked)
+            log.warning("{} has reached {}: this step is the last one of this run.", names, self._who())
             self.on_stop()
+
+    def _who(self) -> str:
+        if self._gang.size == 1:
+            return "the run"
+        return "this rank" if self._signals.exit_code else "another rank"

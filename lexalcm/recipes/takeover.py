@@ -42,9 +42,9 @@ def take_over(
         return
     folder = checkpoints / f"step_{step}"
     num_before = len(list((folder / "data_reader").glob("dp_*.pt")))
-    if num_before == gangs.dp.size:
-        return
     shards = len(list((folder / "model").rglob("sdp_*.pt")))
+    if num_before == gangs.dp.size and shards == gangs.sdp.size:
+        return
     if shards != gangs.sdp.size:
         raise ConfigError(
             f"The checkpoint of step {step} in {checkpoints} was written by {num_before} data-parallel rank(s), its weights in "

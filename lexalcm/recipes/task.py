@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, final
+from signal import SIGUSR1
+from typing import TYPE_CHECKING, final
 
+from fairseq2.checkpoint import CheckpointManager
 from fairseq2.error import OperationalError
 from fairseq2.task import Task, TaskStopException
 from typing_extensions import override
 
-from lexalcm.checkpoints.resolve import saved_steps
 from lexalcm.errors import RunError
+from lexalcm.recipes.disk_space import tell_of_full_disk
 from lexalcm.recipes.host import end_after_this_step
-from lexalcm.recipes.stopping import StopAtStep, StoppedBySignal, StopSignals
+from lexalcm.recipes.stopping import EXIT_CODES, StopAtStep, StoppedBySignal, StopSignals
 
 if TYPE_CHECKING:  # importing fairseq2's trainer first is a circle among its own modules
     from fairseq2.trainer import Trainer
-
-_OF_THE_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @final
@@ -29,6 +28,7 @@ class LcmTrainTask(Task):
     def __init__(
         self,
         trainer: Trainer,
+        manager: CheckpointManager,
         signals: StopSignals,
         stop: StopAtStep,
         *,
@@ -36,6 +36,7 @@ class LcmTrainTask(Task):
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._trainer = trainer
+        self._manager = manager
         self._signals = signals
         self._stop = stop
         self._checkpoints = checkpoints
@@ -53,28 +54,19 @@ class LcmTrainTask(Task):
                 self._trainer.run()
         except TaskStopException:
             raise StoppedBySignal(self._stop.exit_code, self.step_nr) from None
+        except RunError:
+            # Raised on all ranks in the same step: what is being saved can still be saved.
+            self._manager.maybe_complete_save_operation(blocking=True)
+            raise
         except (OperationalError, OSError) as ex:
-            self._tell_of_the_disk(ex)
+            tell_of_full_disk(ex, self._checkpoints, step=self.step_nr)
             raise
         if self._on_end is not None:
             self._on_end()
 
-    def _tell_of_the_disk(self, error: BaseException) -> None:
-        while error.__cause__ is not None:
-            error = error.__cause__
-        if not isinstance(error, OSError) or error.errno not in _OF_THE_DISK:
-            return
-        saved = saved_steps(self._checkpoints)
-        last = f"step {saved[-1]:,}" if saved else "none: the run has saved none yet"
-        raise RunError(
-            f"{error.filename or self._checkpoints} cannot be written: {error.strerror} (after step {self.step_nr:,}).\n"
-            f"The last good checkpoint in {self._checkpoints}: {last}.\n"
-            f"Make room (or name another place, --checkpoint-dir), and run the same command again: it goes on from there."
-        ) from error
-
     @override
     def request_stop(self) -> None:
-        end_after_this_step(self._trainer)
+        self._signals.exit_code = EXIT_CODES[SIGUSR1]  # fairseq2 asks when that signal comes
 
     @override
     def close(self) -> None:

@@ -9,7 +9,6 @@ from typing import final
 
 import torch
 from fairseq2.checkpoint import CheckpointDir
-from fairseq2.gang import all_sum
 from fairseq2.io import TensorFileLoader
 from fairseq2.logging import log
 from fairseq2.recipe.base import Recipe, RecipeContext
@@ -40,9 +39,8 @@ from lexalcm.recipes.normalizer import (
     no_normalizer,
     statistics_of_card,
 )
-from lexalcm.recipes.ranks import on_first_rank
+from lexalcm.recipes.ranks import check_is_shared, on_first_rank
 from lexalcm.recipes.reading import reading_for_model
-from lexalcm.recipes.recovery import recover
 from lexalcm.recipes.resume import step_to_export
 from lexalcm.recipes.skipped_steps import SkippedSteps
 from lexalcm.recipes.stopping import StopAtStep, StopSignals
@@ -128,7 +126,7 @@ class LcmTrainRecipe(Recipe):
         gangs = context.gangs
         checkpoints = _checkpoint_folder(context)
         if not self._dry_run:
-            on_first_rank(gangs.root, lambda: recover(context.output_dir, checkpoints))
+            check_is_shared(checkpoints, gangs.root)
         loader = context.resolver.resolve(TensorFileLoader)
         assert isinstance(loader, RestrictedLoader)
         take_over(context.get_checkpoint_manager(), loader, checkpoints, gangs, seed=config.common.seed)
@@ -138,6 +136,8 @@ class LcmTrainRecipe(Recipe):
         dp_model = context.get_data_parallel_model()
         model = context.get_model_as(TwoTowerModel)
         objective = chosen.create()
+        signals = StopSignals()
+        stop = StopAtStep(signals, gangs.dp)
         dataset = self._open_dataset(context)
         reading = reading_for_model(config.dataset.reading, model, dataset)
         reading = replace(reading, hold_out_every=config.dataset.hold_out_every)
@@ -149,7 +149,7 @@ class LcmTrainRecipe(Recipe):
             num_accumulate=config.trainer.grad_accumulation.num_batches,
             concept_dim=model.concept_dim,
             pin_memory=gangs.device.type == "cuda",
-            any_rank=lambda flag: all_sum(gangs.dp, int(flag)) > 0,
+            any_rank=stop.any_rank,
         )
         unit = LcmTrainUnit(dp_model, model, objective, gangs.dp)
         optimizer = context.get_optimizer()
@@ -185,8 +185,7 @@ class LcmTrainRecipe(Recipe):
         on_first_rank(gangs.root, lambda: check_disk_space(checkpoints, needed, config.regime))
         skipped = SkippedSteps(unit, gangs.dp, max_in_a_row=config.trainer.max_nonfinite_steps, checkpoints=checkpoints)
         FiniteSteps(dp_model, optimizer, on_skip=skipped)
-        signals = StopSignals()
-        stop = StopAtStep(signals, gangs.root, optimizer)
+        stop.watch(optimizer)
         precision = config.trainer.mixed_precision
         if is_asked_for(precision) and is_imitated(gangs.device):
             log.warning(
@@ -194,7 +193,8 @@ class LcmTrainRecipe(Recipe):
                 precision.dtype,
             )
         trainer = context.create_trainer(unit, reader, valid_units, valid_readers)
-        task = partial(LcmTrainTask, trainer, signals, stop, checkpoints=checkpoints)
+        manager = context.get_checkpoint_manager()
+        task = partial(LcmTrainTask, trainer, manager, signals, stop, checkpoints=checkpoints)
         if gangs.root.rank != 0:
             return task()
         _keep_special_concepts(context.output_dir, reading, model.concept_dim)

@@ -1,7 +1,7 @@
 """Takes no step that would put NaN or infinity into the weights.
 
-Looked at is the norm of the gradient, which the trainer computes in every step anyway, over all ranks: nothing is
-added to a step but waiting for that one number. A loss that is not finite shows in it, see
+Looked at is the norm of the gradient, which the trainer computes in every step anyway, over all ranks. The step waits for
+that one number before the optimizer, as it does behind it in any case. A loss that is not finite shows in it, see
 :meth:`lexalcm.training.train_unit.LcmTrainUnit.process_batch`.
 """
 

@@ -5,6 +5,7 @@ Shapes: ``*P`` positions of the batch (N packed, B, T padded), ``*Q`` those that
 
 from __future__ import annotations
 
+import math
 from collections.abc import MutableMapping
 from time import perf_counter
 from typing import final
@@ -135,6 +136,7 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         for kind in BAD_ROW_KINDS:
             metric_bag.add(bad_rows_name(kind), Sum())
         metric_bag.add("total_skipped_steps", Sum())
+        metric_bag.add("counted_targets", Sum())
 
     @override
     def process_batch(self, batch: ConceptBatch, metric_bag: MetricBag) -> tuple[Tensor, None]:
@@ -164,7 +166,9 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
     ) -> None:
         targets = batch.num_targets
         if targets > 0:
-            means = _Means(metric_bag, terms.loss_sum.isfinite())
+            counts = terms.loss_sum.isfinite()
+            metric_bag.get("counted_targets", Sum).update(counts * targets)
+            means = _Means(metric_bag, counts)
             means.update("loss", terms.loss_sum.detach() / targets, targets)
             self._update_raw_metrics(means, batch, predicted)
             self._update_quarters(means, batch, timesteps, terms)
@@ -211,6 +215,12 @@ class LcmTrainUnit(TrainUnit[ConceptBatch]):
         for name in ("total_skipped_steps", *map(bad_rows_name, BAD_ROW_KINDS)):
             if not values.get(name, True):
                 del values[name]  # a line says what there is
+        if not values.pop("counted_targets", True):
+            # Every step since the last time was one that was not taken: there is nothing to average.
+            for name in ("loss", "raw_l2", "cosine", *map(quarter_name, range(1, NUM_QUARTERS + 1))):
+                values.pop(name, None)
+        if not math.isfinite(float(values.get("grad_norm", 0.0))):  # type: ignore[arg-type]
+            del values["grad_norm"]  # that of a step which was not taken is among those it averages
         flops = values.pop("model_flops", None)
         if flops is None or self._lapse_start is None:
             return

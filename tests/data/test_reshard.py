@@ -376,7 +376,7 @@ def test_what_was_taken_over_belongs_to_its_files_settings_and_ranks(tmp_path: P
             taken_over[0]
         )
     write(tmp_path / "d", [3], name="c.parquet")
-    with pytest.raises(DataError, match="its files were 2:"):
+    with pytest.raises(DataError, match=r"it had 2 file\(s\), and has"):
         ConceptParquetDataset(dataset.config).create_reader(None, reading(**SMALL)).load_state_dict(taken_over[0])
 
 

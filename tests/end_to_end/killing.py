@@ -8,7 +8,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +19,7 @@ import torch
 
 from lexalcm.checkpoints.load import load_model
 from lexalcm.recipes.curves import read_metrics
+from tests.end_to_end.torchrun_variables import torchrun_variables
 
 _SECONDS: float = 120.0
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -85,8 +85,8 @@ def _half_a_yaml(dumper: Any, obj: Any, output: Any) -> None:
 def install(point: str) -> None:
     """Arms a point, ``name:count``; see the names in :data:`POINTS`."""
     name, _, count = point.partition(":")
-    arm = _arm_sleep if name == "asleep in a step" else POINTS[name]
-    arm(int(count or 1))
+    others = {"asleep in a step": _arm_sleep, "a loss of rank 1 is not finite": _arm_poison}
+    (others.get(name) or POINTS[name])(int(count or 1))
 
 
 def _arm_step(count: int) -> None:
@@ -99,6 +99,23 @@ def _arm_sleep(count: int) -> None:
     from lexalcm.training.train_unit import LcmTrainUnit
 
     at(count, LcmTrainUnit, "process_batch", before=lambda *args: time.sleep(3600))
+
+
+def _arm_poison(count: int) -> None:
+    """Not a death: the loss of rank 1 is not finite in one step, at its first position."""
+    from lexalcm.diffusion.objective import Objective
+
+    loss = Objective.loss
+    calls = [0]
+
+    def poisoned(self: Any, predicted: Any, *args: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == count and os.environ.get("RANK") == "1":
+            predicted = predicted.clone()
+            predicted[..., 0, :] = float("nan")
+        return loss(self, predicted, *args)
+
+    Objective.loss = poisoned  # type: ignore[method-assign]
 
 
 def _arm_saving(count: int) -> None:
@@ -178,17 +195,9 @@ class Run:
 
     def __init__(self, words: Sequence[str], log: Path, *, num_ranks: int = 1, point: str | None = None) -> None:
         self.log = log
-        variables: list[dict[str, str]] = [{}]
-        if num_ranks > 1:
-            shared = {"WORLD_SIZE": num_ranks, "LOCAL_WORLD_SIZE": num_ranks, "MASTER_ADDR": "127.0.0.1"}
-            shared["MASTER_PORT"] = _free_port()
-            variables = [
-                {k: str(v) for k, v in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
-                for rank in range(num_ranks)
-            ]
         self._processes: list[BaseProcess] = []
-        for rank, some in enumerate(variables):
-            process = _CONTEXT.Process(target=_run, args=(list(words), some, point, f"{log}.{rank}"))
+        for rank, some in enumerate(torchrun_variables(num_ranks)):
+            process = _CONTEXT.Process(target=_run, args=(list(words), some, point, f"{log}.{rank}"), daemon=True)
             process.start()
             self._processes.append(process)
 
@@ -255,9 +264,3 @@ def assert_same(first: dict[str, Any], second: dict[str, Any]) -> None:
     assert first["model"].keys() == second["model"].keys()
     for name, value in first["model"].items():
         assert torch.equal(value, second["model"][name]), name
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

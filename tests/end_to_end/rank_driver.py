@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -39,6 +38,7 @@ from lexalcm.recipes.run import run_training
 from lexalcm.recipes.train import LcmTrainRecipe
 from lexalcm.training import train_unit
 from lexalcm.training.train_unit import LcmTrainUnit, predict_drawn
+from tests.end_to_end.torchrun_variables import torchrun_variables
 
 SECONDS_A_RUN = 300
 """More than any run takes, and far less than one that hangs."""
@@ -162,20 +162,11 @@ def _train(folder: Path, run: Run, rank: int) -> None:
     sys.exit(code)
 
 
-def _be_rank(folder: Path, run: Run, rank: int, port: int) -> None:
+def _be_rank(folder: Path, run: Run, rank: int, variables: dict[str, str]) -> None:
     with (folder / f"{run.name}.{rank}.log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    if run.num_ranks > 1:
-        ranks_a_node = run.ranks_a_node or run.num_ranks
-        os.environ |= {
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank % ranks_a_node),
-            "WORLD_SIZE": str(run.num_ranks),
-            "LOCAL_WORLD_SIZE": str(ranks_a_node),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-        }
+    os.environ |= variables
     _train(folder, run, rank)
 
 
@@ -183,10 +174,8 @@ def _main(folder: Path, runs: list[Run]) -> None:
     RecipeHost(LcmTrainRecipe(), no_rich=True)  # imports what every rank would import anew
     context = multiprocessing.get_context("fork")
     for run in runs:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        ranks = [context.Process(target=_be_rank, args=(folder, run, r, port)) for r in range(run.num_ranks)]
+        variables = torchrun_variables(run.num_ranks, ranks_a_node=run.ranks_a_node)
+        ranks = [context.Process(target=_be_rank, args=(folder, run, r, told)) for r, told in enumerate(variables)]
         for process in ranks:
             process.start()
         end = time.monotonic() + SECONDS_A_RUN

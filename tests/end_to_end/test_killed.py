@@ -54,7 +54,9 @@ def kill_at(points: list[str], tmp_path: Path, overrides: list[str], *, num_rank
     killed = words(tmp_path / "killed", overrides)
     for number, point in enumerate(points):
         run = Run(killed, tmp_path / f"{number}.log", num_ranks=num_ranks, point=point)
-        assert run.wait() == [-9] * num_ranks, f"{point}\n{run.output()[-3000:]}"
+        # The rank that writes the model is killed alone; what ranks see of one that is gone is an error.
+        codes = run.wait()
+        assert -9 in codes and set(codes) <= {-9, 0, 1}, f"{point}\n{codes}\n{run.output()[-3000:]}"
     finish(killed, tmp_path / "last.log", num_ranks=num_ranks)
     assert_same(result(tmp_path / "whole"), result(tmp_path / "killed"))
     assert not list((tmp_path / "killed").rglob("*.tmp")) and not list((tmp_path / "killed").rglob("*damaged*"))
@@ -101,9 +103,9 @@ def test_twenty_random_moments_are_survived(
             run.wait_at_most(rng.uniform(0.2, 6.0 * num_ranks))
         except TimeoutError:
             run.kill()
-            assert run.wait() == [-9] * num_ranks
-            killed += 1
-            continue
+            if any(code != 0 for code in run.wait()):
+                killed += 1
+                continue
         # It came to its end: the next kills are those of another run.
         assert_same(result(tmp_path / "whole"), result(folder))
         folder = tmp_path / f"killed_{number}"

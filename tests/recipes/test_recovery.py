@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
-from zipfile import ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import pytest
 import torch
@@ -98,6 +99,33 @@ def test_a_rank_whose_part_is_missing_is_missed(run_folder: Path) -> None:
     assert what_is_missing(folder) == "trainer/ has 1 file(s), data_reader/ 2"
 
 
+def test_what_is_left_of_an_old_checkpoint_does_not_become_the_model(run_folder: Path) -> None:
+    checkpoints = run_folder / "checkpoints"
+    (checkpoints / "scores").mkdir()
+    (checkpoints / "scores" / "step_3.txt").write_text("0.9\n")
+    removed(next((checkpoints / "step_3" / "optimizer").rglob("*.pt")))
+    recover(run_folder, checkpoints)
+    assert saved_steps(checkpoints) == [6, 9]
+    assert (checkpoints / "step_3.damaged").is_dir() and not list((checkpoints / "scores").iterdir())
+
+
+def test_a_file_that_cannot_be_read_just_now_is_not_damaged(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(self: ZipFile) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(ZipFile, "testzip", stale)
+    with pytest.raises(OSError, match="[Ss]tale"):
+        recover(run_folder, run_folder / "checkpoints")
+    assert saved_steps(run_folder / "checkpoints") == [3, 6, 9]
+
+
+def test_a_file_that_would_unfold_is_not_unfolded(run_folder: Path) -> None:
+    (file,) = (run_folder / "checkpoints" / "step_9" / "model").rglob("*.pt")
+    with ZipFile(file, "w", compression=ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(1 << 20))
+    assert "compressed" in str(what_is_damaged(run_folder / "checkpoints" / "step_9"))
+
+
 def test_a_name_is_found_for_each_damaged_checkpoint(run_folder: Path) -> None:
     (run_folder / "checkpoints" / "step_9.damaged").mkdir()
     removed(run_folder / "checkpoints" / "step_9" / "trainer" / "rank_00.pt")
@@ -111,6 +139,7 @@ def test_half_written_files_are_cleared_away(run_folder: Path) -> None:
     scores.mkdir(), metrics.mkdir()
     (scores / "step_6.txt").write_text("0.5\n")
     (scores / "step_9.txt").write_text("")
+    (scores / "step_3.txt").write_text("nan\n")
     (metrics / "train.jsonl").write_text('{"Step": 8}\n{"Step": 9, "Lo')
     recover(run_folder, run_folder / "checkpoints")
     assert not (run_folder / "checkpoints" / "step_12.tmp").exists()

@@ -263,9 +263,12 @@ def test_checkpoints_hold_nothing_that_could_run(tmp_path: Path, tiny_overrides:
 def test_the_environment_is_not_logged(
     tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SECRET_TOKEN", "hunter2hunter2")
+    for name in ("SECRET_TOKEN", "MASTER_PASSWORD", "LEXALCM_API_KEY", "NCCL_SECRET", "TORCH_AUTH"):
+        monkeypatch.setenv(name, "hunter2hunter2")
+    monkeypatch.setenv("TORCH_HUB", "http://me:hunter2hunter2@hub")
     train(tmp_path / "run", [*tiny_overrides, "regime.num_steps=4"])
-    assert "hunter2hunter2" not in (tmp_path / "run" / "logs" / "rank_0.log").read_text()
+    log = (tmp_path / "run" / "logs" / "rank_0.log").read_text()
+    assert "hunter2hunter2" not in log and "TORCH_HUB" in log
 
 
 @pytest.mark.parametrize(
@@ -291,6 +294,9 @@ def test_the_environment_is_not_logged(
         ("model.config_overrides.prediction_type=epsilon", r"zero terminal SNR"),
         ("dataset.reading.concepts_per_batch=3.5", r"must be a whole number"),
         ("ema.decay=1.5", r"`ema\.decay`"),
+        ("regime.save_model_only=true", r"`regime\.save_model_only` is not supported"),
+        ("trainer.mixed_precision={mode: auto, dtype: torch.float16}", "Training in float16 is not supported"),
+        ("model.dtype=torch.float16", "Training in float16 is not supported"),
     ],
 )
 def test_a_mistake_is_named_with_its_field(tmp_path: Path, tiny_overrides: list[str], override: str, told: str) -> None:

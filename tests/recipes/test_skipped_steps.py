@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from lexalcm.errors import ConfigError, RunError
 from lexalcm.recipes.curves import read_metrics
 from lexalcm.recipes.run import run_training
 from lexalcm.training.train_unit import LcmTrainUnit
+from tests.end_to_end.killing import Run
 
 
 def train(folder: Path, overrides: list[str]) -> int:
@@ -60,7 +62,11 @@ def test_a_step_whose_loss_is_nan_is_not_taken_and_its_document_named(
     names = spoil(range(5, 6))
     assert train(tmp_path / "run", tiny_overrides) == 0
     metrics = read_metrics(tmp_path / "run" / "metrics" / "train.jsonl")
-    assert len(metrics) == 12 and all(entry["Loss"] == entry["Loss"] for entry in metrics)
+    assert len(metrics) == 12
+    # Nothing is told of a step that was not taken, least of all a loss of 0.
+    assert ["Loss" in entry and "Cosine to Target" in entry for entry in metrics] == [
+        step != 5 for step in range(1, 13)
+    ]
     assert "Steps Not Taken" not in metrics[3] and metrics[4]["Steps Not Taken"] == metrics[-1]["Steps Not Taken"] == 1
     assert all(p.isfinite().all() for p in load_model(tmp_path / "run").parameters())
     log = (tmp_path / "run" / "logs" / "rank_0.log").read_text()
@@ -96,3 +102,19 @@ def test_too_many_in_a_row_end_the_run_by_step_document_and_checkpoint(
 def test_a_limit_below_one_is_refused(tmp_path: Path, tiny_overrides: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"`trainer\.max_nonfinite_steps` must be at least 1"):
         train(tmp_path / "run", [*tiny_overrides, "trainer.max_nonfinite_steps=0"])
+
+
+def test_ranks_skip_a_step_together_and_the_first_names_the_documents_of_the_others(
+    tmp_path: Path, tiny_overrides: list[str]
+) -> None:
+    words = ["lcm", "train", "quickstart", str(tmp_path / "run"), "--no-rich", "--config", *tiny_overrides]
+    words += ["regime.num_steps=5", "regime.validate_every_n_steps=100", "regime.checkpoint_every_n_steps=100"]
+    run = Run(words, tmp_path / "log", num_ranks=2, point="a loss of rank 1 is not finite:3")
+    assert run.wait() == [0, 0], run.output()[-3000:]
+    metrics = read_metrics(tmp_path / "run" / "metrics" / "train.jsonl")
+    assert [entry.get("Steps Not Taken", 0) for entry in metrics] == [0, 0, 1, 1, 1]
+    # That of the step alone is left out, and no other.
+    assert ["Gradient Norm" in entry for entry in metrics] == [True, True, False, True, True]
+    log = (tmp_path / "run" / "logs" / "rank_0.log").read_text().replace("\n", " ")
+    assert re.search(r"Step 3 was not taken: its loss is not finite\. Documents [^,]*part-0\.parquet:\d+:\d+\.", log)
+    assert all(p.isfinite().all() for p in load_model(tmp_path / "run").parameters())

@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).parents[2] / "recipes" / "train.sbatch"
 
 SRUN = """\
 #!{python}
-import os, pathlib, subprocess, sys
+import os, pathlib, subprocess, sys, time
 home = pathlib.Path({home!r})
 words = sys.argv[1:]
 while words[0].startswith("--"):
@@ -28,8 +28,13 @@ for number in range(int(os.environ["SLURM_NTASKS"])):
     told = dict(os.environ, SLURM_PROCID=str(number), SLURM_LOCALID=str(number))
     tasks.append(subprocess.Popen(words, env=told))
     (home / f"task-{{number}}").write_text(str(tasks[-1].pid))
-codes = [task.wait() for task in tasks]
-sys.exit(max(code if code >= 0 else 128 - code for code in codes))
+while any(task.poll() is None for task in tasks):
+    if any(task.poll() for task in tasks):  # --kill-on-bad-exit
+        time.sleep(1)
+        for task in tasks:
+            task.terminate()
+    time.sleep(0.1)
+sys.exit(max(task.returncode if task.returncode >= 0 else 128 - task.returncode for task in tasks))
 """
 
 SCONTROL = """\
@@ -45,6 +50,7 @@ else:
 FAIRSEQ2 = """\
 #!/bin/bash
 printf '[%s]' "$@"
+if [ -n "$STEP" ]; then mkdir -p "$4/checkpoints/step_$STEP"; fi
 exit $CODE
 """
 
@@ -108,15 +114,27 @@ def test_slurm_reads_the_settings_that_the_script_counts_on() -> None:
     assert any(setting.startswith("--ntasks-per-node") for setting in settings)
 
 
-@pytest.mark.parametrize(("code", "ended_with", "is_requeued"), [("0", 0, False), ("143", 0, True), ("3", 3, False)])
-def test_only_a_run_that_stopped_in_good_order_goes_back_to_the_queue(
-    code: str, ended_with: int, is_requeued: bool, tmp_path: Path
+@pytest.mark.parametrize(
+    ("code", "step", "ended_with", "is_requeued"),
+    [("0", "12", 0, False), ("143", "12", 0, True), ("143", "", 143, False), ("3", "12", 3, False)],
+)
+def test_only_a_run_that_stopped_with_a_new_checkpoint_goes_back_to_the_queue(
+    code: str, step: str, ended_with: int, is_requeued: bool, tmp_path: Path
 ) -> None:
-    cluster = Cluster(tmp_path, num_tasks=1)
+    cluster, run = Cluster(tmp_path, num_tasks=1), tmp_path / "my runs"
     cluster.add("fairseq2", FAIRSEQ2)
-    returned, said = cluster.run("pre1", "my runs/a", "a.b=1 2", "c={d: 3}", CODE=code)
-    assert said == "[lcm][train][pre1][my runs/a][--no-rich][--config][a.b=1 2][c={d: 3}]"
+    (run / "checkpoints" / "step_9").mkdir(parents=True)
+    (run / "checkpoints" / "step_100.damaged").mkdir()
+    returned, said = cluster.run("pre1", str(run), "a.b=1 2", "c={d: 3}", CODE=code, STEP=step)
+    assert said == f"[lcm][train][pre1][{run}][--no-rich][--config][a.b=1 2][c={{d: 3}}]"
     assert (returned, cluster.asked) == (ended_with, cluster.requeued if is_requeued else "")
+
+
+def test_ranks_that_are_ended_because_one_has_failed_are_not_put_back(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path, num_tasks=2)
+    cluster.add("fairseq2", '#!/bin/bash\nif [ "$SLURM_PROCID" = 0 ]; then exit 2; fi\nexec sleep 60\n')
+    returned, _ = cluster.run("pre1", str(tmp_path / "a"))
+    assert (returned, cluster.asked) == (143, "")
 
 
 def test_a_recipe_needs_no_changes_but_a_folder(tmp_path: Path) -> None:

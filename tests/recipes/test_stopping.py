@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -9,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fairseq2.recipe  # noqa: F401 - fairseq2.validator, imported before it, would import itself half-way (0.8.1)
 import pytest
 import torch
+from fairseq2.validator import StandardValidator
 
 from lexalcm.checkpoints.resolve import saved_steps
+from lexalcm.recipes import stopping
 from lexalcm.recipes.curves import read_metrics
 from lexalcm.recipes.run import run_training
 from lexalcm.recipes.stopping import StopSignals
@@ -59,7 +63,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint_of_the_step_under_way(
     assert [entry["Step"] for entry in read_metrics(tmp_path / "run" / "metrics" / "valid.jsonl")] == [4]
     assert not (tmp_path / "run" / "model").exists()
     log = (tmp_path / "run" / "logs" / "rank_0.log").read_text()
-    assert f"{signal.Signals(number).name} received" in log and "goes on from step 6" in log
+    assert signal.Signals(number).name in log and "has reached the run" in log and "goes on from step 6" in log
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
@@ -82,7 +86,7 @@ def test_a_signal_in_the_last_step_ends_a_run_that_is_finished(
     assert (tmp_path / "run" / "model" / "card.yaml").is_file()
 
 
-def test_a_step_that_is_not_taken_is_no_place_to_stop_at(
+def test_a_step_that_was_not_taken_counts_when_the_run_stops_in_it(
     tmp_path: Path, tiny_overrides: list[str], signal_in_step: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signal_in_step(signal.SIGTERM, 6)
@@ -96,7 +100,42 @@ def test_a_step_that_is_not_taken_is_no_place_to_stop_at(
     assert train(tmp_path / "run", tiny_overrides) == 143
     step = saved_steps(tmp_path / "run" / "checkpoints")[-1]
     state = torch.load(tmp_path / "run" / "checkpoints" / f"step_{step}" / "trainer" / "rank_00.pt", weights_only=True)
-    assert state["_step_nr"] == step == 6
+    assert state["_step_nr"] == state["_lr_scheduler"]["last_epoch"] == step == 6
+
+
+def test_a_signal_during_validation_ends_the_run_behind_the_next_step(
+    tmp_path: Path, tiny_overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = StandardValidator.run
+
+    def interrupted(self: StandardValidator, train_step_nr: int | None = None) -> float | None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run(self, train_step_nr)
+
+    monkeypatch.setattr(StandardValidator, "run", interrupted)
+    assert train(tmp_path / "run", tiny_overrides) == 143
+    # The validation of step 4 was not broken off, and what it found is kept.
+    assert [entry["Step"] for entry in read_metrics(tmp_path / "run" / "metrics" / "valid.jsonl")] == [4]
+    assert saved_steps(tmp_path / "run" / "checkpoints")[-1] == 5
+
+
+def test_the_handler_waits_for_no_lock(capfd: pytest.CaptureFixture[str]) -> None:
+    # What it interrupts may be a line of the log or a progress bar being written, whose locks other threads want too.
+    class Held(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise AssertionError("logged")
+
+    held = Held()
+    logging.getLogger().addHandler(held)
+    logging.getLogger("fairseq2").addHandler(held)
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        logging.getLogger().removeHandler(held)
+        logging.getLogger("fairseq2").removeHandler(held)
+    assert signals.exit_code == 143
+    assert "SIGTERM: the run ends after this step, with a checkpoint; again: at once." in capfd.readouterr().err
 
 
 LONG = ["regime.num_steps=100000", "regime.checkpoint_every_n_steps=100000", "regime.validate_every_n_steps=100000"]
@@ -145,3 +184,24 @@ def test_what_torchrun_repeats_is_the_same_request(monkeypatch: pytest.MonkeyPat
         os.kill(os.getpid(), signal.SIGTERM)
         assert signals.exit_code == 130
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_under_torchrun_too_a_later_signal_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(stopping, "_ECHO_SECONDS", 0.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == [143]
+
+
+def test_what_is_ignored_on_purpose_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does it for what a script puts in the background
+    try:
+        with StopSignals() as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert signals.exit_code == 0
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow.parquet as pq
+import pytest
 
+from lexalcm.errors import ConfigError
+from lexalcm.recipes.checkpoint_files import RestrictedLoader
 from lexalcm.recipes.curves import read_metrics
+from lexalcm.recipes.takeover import take_over
 from tests.end_to_end.killing import Run, finish
 
-FIELDS = ["dataset.reading.concepts_per_batch=64", "dataset.reading.max_seq_len=16", "regime.validate_every_n_steps=100"]
+FIELDS = [
+    "dataset.reading.concepts_per_batch=64",
+    "dataset.reading.max_seq_len=16",
+    "regime.validate_every_n_steps=100",
+]
 
 
 def words(folder: Path, overrides: list[str], num_steps: int, *more: str) -> list[str]:
@@ -47,3 +56,15 @@ def test_weights_in_parts_are_refused_by_both_numbers(tmp_path: Path, tiny_overr
     run = Run(words(tmp_path / "run", tiny_overrides, 4, sharded), tmp_path / "one")
     assert run.wait() == [2]
     assert "2 data-parallel rank(s), its weights in 2 part(s) (fsdp), but this run has 1 rank(s)" in run.output()
+
+
+def test_parts_are_compared_even_where_the_ranks_are_as_many(tmp_path: Path) -> None:
+    # Of ranks that share in fours, and now in twos.
+    for part in (*(f"data_reader/dp_{r:02d}" for r in range(8)), *(f"model/pp_00/tp_00/sdp_{r:02d}" for r in range(4))):
+        file = tmp_path / "step_5" / f"{part}.pt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    manager = Mock(maybe_get_last_step_number=lambda exclude_model_only: 5)
+    gangs = Mock(dp=Mock(size=8), sdp=Mock(size=2))
+    with pytest.raises(ConfigError, match=r"in 4 part\(s\) \(fsdp\), but this run has 8 rank\(s\) and needs 2"):
+        take_over(manager, RestrictedLoader(), tmp_path, gangs, seed=1)

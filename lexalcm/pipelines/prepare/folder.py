@@ -6,11 +6,8 @@ A shard is finished when its note is there and its files have the sizes that the
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from typing import Any, Final
 
 from lexalcm.data.dataset_card import DATASET_CARD
 from lexalcm.errors import ConfigError
+from lexalcm.folder_lock import folder_lock
 from lexalcm.pipelines.json_file import read_json, write_json
 from lexalcm.pipelines.prepare.record import ShardRecord
 
@@ -96,18 +94,8 @@ class PreparedFolder:
 
         :raises ConfigError: Somebody does.
         """
-        self.work.mkdir(parents=True, exist_ok=True)
-        with open(self._lock, "a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise ConfigError(
-                    f"Another command is at work in {self.path} ({file.read().strip()}). Wait for it, or end it."
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
+        # The folder that a user knows is named, not the one in it.
+        with folder_lock(self._lock, folder=self.path):
             yield
 
     def settings(self) -> dict[str, Any]:
