@@ -13,10 +13,11 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 
-from lexalcm.data.decode import check_text_type, decode_vectors, embedding_width, is_text
+from lexalcm.data.decode import check_text_type, embedding_width, is_text
 from lexalcm.data.discover import DataFile
 from lexalcm.data.filters import check_columns, columns_of, filters_on_rows
 from lexalcm.data.open_files import OpenFiles
+from lexalcm.data.peek_width import first_widths
 from lexalcm.data.sources import EMBEDDING_COLUMN, SourceConfig
 from lexalcm.data.write import TEXT_COLUMN
 from lexalcm.errors import DataError, near_match
@@ -25,7 +26,6 @@ from lexalcm.pipelines.verify.problems import Problem
 
 ID_COLUMN: Final = "id"
 _EMBEDDING_SUFFIX: Final = "_sonar_emb"
-_PEEKED_ROWS: Final = 256
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def width_of(file: DataFile, column: str, files: OpenFiles) -> FoundWidth:
         width = embedding_width(file.schema.field(column).type, file=file.path, column=column)
         if width is not None:
             return FoundWidth(width, width)
-        widths = _first_widths(file, column, files)
+        widths = first_widths(file, column, files)
     except (DataError, pa.ArrowException, ValueError):
         # What is wrong is told when the columns are checked, or the rows.
         return FoundWidth()
@@ -116,18 +116,6 @@ def width_of(file: DataFile, column: str, files: OpenFiles) -> FoundWidth:
         return FoundWidth()
     most = int(np.bincount(widths).argmax())
     return FoundWidth(most, most if (widths == most).all() else None)
-
-
-def _first_widths(file: DataFile, column: str, files: OpenFiles) -> np.ndarray:
-    for group, rows in enumerate(file.rows):
-        if rows == 0:
-            continue
-        table = files.read_part(file, group, [column], 0, min(rows, _PEEKED_ROWS), step=_PEEKED_ROWS)
-        found = [decode_vectors(chunk, 1) for chunk in table.column(column).chunks]
-        widths = np.concatenate([f.widths[~f.null_vectors] for f in found if f.widths is not None])
-        if len(widths):
-            return widths
-    return np.zeros(0, np.int64)
 
 
 def usual_width(files: Iterable[tuple[DataFile, int | None]]) -> int | None:
