@@ -57,6 +57,25 @@ def change_page(path: Path, group: int, column: int, change: Callable[[dict[int,
     change_footer(path, move)
 
 
+def repeat_pages(path: Path, times: int) -> None:
+    """Makes the only column chunk of a file as many times as long: Arrow would need all of it in memory to write it."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    fields = chunk(read_struct(io.BytesIO(content[-8 - length : -8])), 0, 0)
+    start = fields[DATA_PAGE][1]
+    end = fields.get(DICTIONARY_PAGE, fields[DATA_PAGE])[1] + fields[COMPRESSED][1]
+    path.write_bytes(content[:end] + content[start:end] * (times - 1) + content[end:])
+
+    def lengthen(tree: dict[int, Any]) -> None:
+        group, fields = row_group(tree, 0), chunk(tree, 0, 0)
+        for place, name in ((tree, NUM_ROWS), (group, GROUP_ROWS), (fields, NUM_VALUES), (group, BYTE_SIZE)):
+            place[name] = (place[name][0], place[name][1] * times)
+        for name in (COMPRESSED, UNCOMPRESSED):
+            fields[name] = (fields[name][0], fields[name][1] + (end - start) * (times - 1))
+
+    change_footer(path, lengthen)
+
+
 def row_group(footer: dict[int, Any], group: int) -> dict[int, Any]:
     return footer[ROW_GROUPS][1][1 + group]
 
