@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from lexalcm.checkpoints.load import load_model
+from lexalcm.checkpoints.resolve import saved_steps
 from lexalcm.recipes.curves import read_metrics
 from tests.end_to_end.torchrun_variables import torchrun_variables
 
@@ -252,7 +253,7 @@ def result(folder: Path) -> dict[str, Any]:
     """What two runs must agree on to the last bit."""
     train = [(e["Step"], e["Loss"], e["Gradient Norm"]) for e in read_metrics(folder / "metrics" / "train.jsonl")]
     valid = [(e["Step"], e["Loss"]) for e in read_metrics(folder / "metrics" / "valid.jsonl")]
-    last = max((folder / "checkpoints").glob("step_*"), key=lambda path: int(path.name.removeprefix("step_")))
+    last = folder / "checkpoints" / f"step_{saved_steps(folder / 'checkpoints')[-1]}"
     readers = [torch.load(file, weights_only=True) for file in sorted((last / "data_reader").glob("*.pt"))]
     model = load_model(folder).state_dict()
     return {"train": train, "valid": valid, "step": last.name, "readers": readers, "model": model}

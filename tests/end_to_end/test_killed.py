@@ -59,7 +59,10 @@ def kill_at(points: list[str], tmp_path: Path, overrides: list[str], *, num_rank
         assert -9 in codes and set(codes) <= {-9, 0, 1}, f"{point}\n{codes}\n{run.output()[-3000:]}"
     finish(killed, tmp_path / "last.log", num_ranks=num_ranks)
     assert_same(result(tmp_path / "whole"), result(tmp_path / "killed"))
-    assert not list((tmp_path / "killed").rglob("*.tmp")) and not list((tmp_path / "killed").rglob("*damaged*"))
+    assert not list((tmp_path / "killed").rglob("*.tmp"))
+    # Half of one is left where its deletion was broken off, and nowhere else.
+    half_deleted = [point for point in points if "deleted" in point]
+    assert len(list((tmp_path / "killed" / "checkpoints").glob("*.damaged*"))) == len(half_deleted)
 
 
 def test_a_run_survives_being_killed_where_it_hurts(tmp_path: Path, tiny_overrides: list[str]) -> None:
