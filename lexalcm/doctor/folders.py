@@ -51,8 +51,9 @@ def look_at_disks() -> Iterator[Finding]:
     if given and "temporary files" in places and not os.access(given, os.W_OK | os.X_OK):
         text = f"TMPDIR={given} cannot be written to; {places['temporary files']} is used instead"
         yield Finding("warning", "disk", text, "export TMPDIR=FOLDER, one with room that you may write to")
-    if (runs := places.get("the current folder", Path()) / "runs").is_dir():
-        places["runs/"] = runs
+    here = places.get("the current folder")
+    if here is not None and (here / "runs").is_dir():
+        places["runs/"] = here / "runs"
     places |= caches()
     devices: dict[int, dict[str, Path]] = {}
     for name, path in places.items():
