@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -36,9 +36,16 @@ class RunError(LexalcmError):
 
 def innermost(error: BaseException) -> str:
     """The text of the exception that started it: fairseq2 wraps the telling one in general ones."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error)
+    *_, root = causes(error)
+    return str(root)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on to the one that started it."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__
 
 
 def near_match(name: str, known: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from typing import Final
 
 # `scheme://user:password@host`; a password may hold what a URL should have escaped.
 _PASSWORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://[^\s/:@]*):[^\s/]+@")
+_SECRET: Final = re.compile(r"TOKEN|KEY|SECRET|PASS|CRED|AUTH|COOKIE|SIGNATURE", re.IGNORECASE)
 
 
 def shown(text: object) -> str:
@@ -24,6 +25,11 @@ def printable(text: str) -> str:
 def without_passwords(text: str) -> str:
     """Returns ``text`` with ``***`` for the passwords of URLs in it."""
     return _PASSWORD.sub(r"\1:***@", text)
+
+
+def is_secret(variable: str) -> bool:
+    """Whether the name of an environment variable says that its value must not be shown."""
+    return _SECRET.search(variable) is not None
 
 
 def has_password(text: str) -> bool:

@@ -48,12 +48,17 @@ def locate_weights(card: AssetCard, resolver: DependencyResolver) -> Path:
     inner = card.maybe_get_field("checkpoint_path")
     if inner is not None:
         root, path = path, path / str(inner.value)
-        # By name: what lies in the cache of the Hugging Face hub are links to elsewhere.
-        if os.path.commonpath([os.path.abspath(root), os.path.abspath(path)]) != os.path.abspath(root):
+        if not is_within(path, root):
             raise CardError(f"{card_place(card)}: `checkpoint_path` {inner.value} leads out of {root}.")
         if not path.exists():
             raise CheckpointError(f"{card_place(card)}: `checkpoint_path` {inner.value} is not in {root}.")
     return _in_folder(path, card_place(card)) if path.is_dir() else path
+
+
+def is_within(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder by name: links are followed, since the cache of the Hugging Face hub is made of them."""
+    root = os.path.abspath(folder)
+    return os.path.commonpath([root, os.path.abspath(path)]) == root
 
 
 def _checkpoint_field(card: AssetCard) -> tuple[AssetCard, str]:

@@ -14,7 +14,7 @@ from fairseq2.logging import log
 from fairseq2.runtime.dependency import get_dependency_resolver
 
 from lexalcm.checkpoints.card_file import cards_in_file, refuse_directives
-from lexalcm.checkpoints.locate import TORCH_FILE, WEIGHT_SUFFIXES, refuse_shards
+from lexalcm.checkpoints.locate import TORCH_FILE, WEIGHT_SUFFIXES, is_within, refuse_shards
 from lexalcm.checkpoints.published_folder import is_published_folder, read_published_folder
 from lexalcm.checkpoints.special_concepts import SPECIAL_FIELD, SPECIAL_FILE, special_field_of_file
 from lexalcm.errors import CardError, CheckpointError, near_match
@@ -105,12 +105,11 @@ def find_in_folder(folder: Path) -> FoundModel:
 def _cards_within(file: Path, folder: Path) -> list[AssetCard]:
     """The cards of a folder that was handed on as a model: what they name by relative path is in it.
 
-    Links are followed: the cache of the Hugging Face hub is made of them. An absolute path means what it says.
+    An absolute path means what it says.
 
     :raises CardError: A path leads out of the folder.
     """
     cards = cards_in_file(file)
-    root = os.path.abspath(folder)
     for card in cards:
         special = card.metadata.get(SPECIAL_FIELD)
         named = {
@@ -120,7 +119,7 @@ def _cards_within(file: Path, folder: Path) -> list[AssetCard]:
         for field, path in named.items():
             if not isinstance(path, str) or os.path.isabs(path) or "://" in path:
                 continue
-            if os.path.commonpath([root, os.path.abspath(file.parent / path)]) != root:
+            if not is_within(file.parent / path, folder):
                 raise CardError(
                     f"{file}: `{field}` of card {card.name} is {shown(path)}, which leads out of {folder}.\n"
                     f"A model's folder holds what its cards name. Name the card's file where you wrote it yourself."
@@ -167,10 +166,10 @@ def saved_scores(checkpoints: Path) -> list[tuple[float, int]]:
     """Scores and steps of the complete checkpoints that were scored, the best first; fairseq2 writes higher as
     better."""
     files = {step: checkpoints / "scores" / f"step_{step}.txt" for step in saved_steps(checkpoints)}
-    return sorted(((_read_score(file), step) for step, file in files.items() if file.is_file()), reverse=True)
+    return sorted(((read_score(file), step) for step, file in files.items() if file.is_file()), reverse=True)
 
 
-def _read_score(file: Path) -> float:
+def read_score(file: Path) -> float:
     """:raises CheckpointError: It holds no number."""
     try:
         score = float(file.read_text(encoding="ascii"))

@@ -6,10 +6,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
 from typing import Final
 
-from lexalcm.errors import LexalcmError, RunError, SetupError
+from lexalcm.errors import LexalcmError, RunError, SetupError, causes
 from lexalcm.installation import DOCTOR
 from lexalcm.shown import printable, without_passwords
 
@@ -101,7 +100,7 @@ def describe(error: BaseException) -> tuple[str | None, int]:
     if name == "ExtensionError":
         return f"error: {_with_causes(error)}\n{DOCTOR}", 1
     if name in _RUN_FAILURES:
-        fixes = (_FIXES[cause] for cause in map(_host_name, _chain(error)) if cause in _FIXES)
+        fixes = (_FIXES[cause] for cause in map(_host_name, causes(error)) if cause in _FIXES)
         return f"error: {_with_causes(error)}" + "".join(f"\n{fix}" for fix in fixes), 1
     if type(error).__name__ == "OutOfMemoryError":
         return f"error: out of device memory: {_first_line(error)}\nA smaller batch needs less memory.", 1
@@ -133,19 +132,11 @@ def _host_name(error: BaseException) -> str:
 
 def _with_causes(error: BaseException) -> str:
     """Returns at most three lines: the error, and what lies at its bottom."""
-    *_, root = _chain(error)
+    *_, root = causes(error)
     lines = [_first_line(error)]
     if root is not error:
         lines.append(f"cause: {_first_line(root)}")
     return "\n".join(lines)
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, what caused it, and so on."""
-    current: BaseException | None = error
-    while current is not None:
-        yield current
-        current = current.__cause__
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,10 +11,10 @@ from typing import Final, Literal
 
 from lexalcm.errors import SetupError
 from lexalcm.installation import DOCTOR
+from lexalcm.shown import is_secret
 
 Status = Literal["ok", "warning", "error"]
 
-_SECRET: Final = re.compile(r"TOKEN|KEY|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|SIGNATURE", re.IGNORECASE)
 _LOGIN: Final = re.compile(r"(?<=://)[^\s/@]+@")
 
 
@@ -52,11 +52,6 @@ def first_line(error: BaseException | str) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     line = lines[0] if lines else type(error).__name__
     return line if len(line) <= 160 else f"{line[:157]}..."
-
-
-def is_secret(variable: str) -> bool:
-    """Whether the name of an environment variable says that its value must not be shown."""
-    return _SECRET.search(variable) is not None
 
 
 def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lexalcm.doctor.finding import first_line
-from lexalcm.errors import LexalcmError
+from lexalcm.errors import LexalcmError, causes
 
 
 def main(writing: int, tasks: Sequence[tuple[str, str, str | None]]) -> None:
@@ -131,7 +131,6 @@ def devices(_: str) -> dict[str, Any]:
 def _reason(error: BaseException) -> str:
     if isinstance(error, LexalcmError):
         return " ".join(str(error).splitlines())
-    while error.__cause__ is not None:
-        error = error.__cause__
-    kind = "" if isinstance(error, ImportError) else f"{type(error).__name__}: "
-    return f"{kind}{first_line(error)}"
+    *_, root = causes(error)
+    kind = "" if isinstance(root, ImportError) else f"{type(root).__name__}: "
+    return f"{kind}{first_line(root)}"

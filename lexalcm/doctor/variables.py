@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from lexalcm.doctor.children import Outcome
-from lexalcm.doctor.finding import Finding, is_secret, without_secrets
+from lexalcm.doctor.finding import Finding, without_secrets
+from lexalcm.shown import is_secret
 
 _SHOWN: Final = (
     "CONDA_PREFIX",

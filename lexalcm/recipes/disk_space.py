@@ -15,7 +15,7 @@ from fairseq2.recipe.config import RegimeSection
 from torch.nn import Module
 
 from lexalcm.checkpoints.resolve import saved_steps
-from lexalcm.errors import ConfigError, RunError
+from lexalcm.errors import ConfigError, RunError, causes
 from lexalcm.memory import format_bytes
 
 _REMEDIES: Final = {
@@ -92,9 +92,7 @@ def tell_of_full_disk(error: BaseException, checkpoints: Path, *, step: int | No
     :param step: The run's, where it has begun.
     :raises RunError: A file could not be written; names it and the last good checkpoint.
     """
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
+    *_, root = causes(error)
     if not isinstance(root, OSError) or root.errno not in _REMEDIES:
         return
     saved = saved_steps(checkpoints)

@@ -2,15 +2,14 @@
 
 ``fairseq2.recipe.cli.main`` prints tracebacks for users' faults and logs the whole environment, keys and tokens
 included; ``run`` has no place for a configuration that is checked first. So the dozen steps they consist of are taken
-here, in their order. Names with an underscore are fairseq2's private ones: this is the only file that touches them, and
-``tests/recipes/test_host.py`` fails when a new release moves them.
+here, in their order. Names with an underscore are fairseq2's private ones: only this file and
+``checkpoints/asset_folders.py`` touch them, and their tests fail when a new release moves them.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -39,7 +38,7 @@ from fairseq2.validator import NOOP_VALIDATOR
 
 from lexalcm.recipes.checkpoint_files import RestrictedDumper, RestrictedLoader
 from lexalcm.recipes.whole_files import WholeYamlDumper
-from lexalcm.shown import without_passwords
+from lexalcm.shown import is_secret, without_passwords
 
 if TYPE_CHECKING:  # importing fairseq2's trainer first is a circle among its own modules
     from fairseq2.trainer import Trainer
@@ -62,7 +61,6 @@ _LOGGED_VARIABLES: Final = (
     "MASTER_PORT",
     "LEXALCM_",
 )
-_SECRET: Final = re.compile(r"KEY|TOKEN|SECRET|PASS|CRED|AUTH", re.IGNORECASE)
 
 
 class RecipeHost:
@@ -187,5 +185,5 @@ def component_names(resolver: DependencyResolver, kls: type) -> list[str]:
 def _telling_variables() -> str:
     """The variables that change how a run computes; the rest of the environment may hold keys and tokens."""
     telling = {k: v for k, v in sorted(os.environ.items()) if k.startswith(_LOGGED_VARIABLES)}
-    shown = [f"{k}={without_passwords(v)}" for k, v in telling.items() if _SECRET.search(k) is None]
+    shown = [f"{k}={without_passwords(v)}" for k, v in telling.items() if not is_secret(k)]
     return ", ".join(shown) or "none that change how a run computes"

@@ -6,7 +6,6 @@ machine that lost power, and small files that are written in place.
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from typing import Final
 from fairseq2.logging import log
 
 from lexalcm.checkpoints.damage import what_is_damaged, what_is_missing
-from lexalcm.checkpoints.resolve import saved_steps
+from lexalcm.checkpoints.resolve import read_score, saved_steps
 from lexalcm.errors import CheckpointError
 
 DAMAGED: Final = "damaged"
@@ -85,9 +84,8 @@ def _free_name(folder: Path) -> Path:
 def _remove_torn_scores(checkpoints: Path) -> None:
     for file in (checkpoints / "scores").glob("step_*.txt"):
         try:
-            if math.isnan(float(file.read_text())):
-                raise ValueError
-        except ValueError:
+            read_score(file)
+        except CheckpointError:
             log.warning("Removing {}, which holds no number: the score of that step is lost.", file)
             file.unlink()
 

@@ -23,16 +23,7 @@ from lexalcm.checkpoints.safetensors_file import read_safetensors_header
 from lexalcm.checkpoints.special_concepts import special_concepts_of
 from lexalcm.errors import CardError, CheckpointError, ConfigError
 from lexalcm.shown import shown
-
-FIELDS = {
-    "concept_dim": 8,
-    "model_dim": 16,
-    "num_context_layers": 1,
-    "num_denoiser_layers": 1,
-    "num_heads": 2,
-    "ffn_dim": 16,
-    "timestep_dim": 8,
-}
+from tests.checkpoints.tiny_models import FIELDS
 
 
 def write_card(folder: Path) -> Path:

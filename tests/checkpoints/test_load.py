@@ -18,17 +18,7 @@ from lexalcm.errors import CardError, CheckpointError, ConfigError, LexalcmError
 from lexalcm.models.pre1.config import Pre1Config
 from lexalcm.models.pre1.factory import create_pre1_model
 from lexalcm.models.pre1.interop import to_published
-from tests.checkpoints.tiny_models import denoised, equal, meta_model, write_meta_step, write_normalizer
-
-FIELDS = {
-    "concept_dim": 8,
-    "model_dim": 16,
-    "num_context_layers": 1,
-    "num_denoiser_layers": 1,
-    "num_heads": 2,
-    "ffn_dim": 24,
-    "timestep_dim": 8,
-}
+from tests.checkpoints.tiny_models import FIELDS, denoised, equal, meta_model, write_meta_step, write_normalizer
 
 
 def write_model(folder: Path, *, published: bool = False, **card: object) -> Path:

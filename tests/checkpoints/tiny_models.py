@@ -21,6 +21,17 @@ from lexalcm.models.two_tower.config import DenoiserConfig, TransformerConfig, T
 from lexalcm.models.two_tower.factory import create_two_tower_model
 from lexalcm.models.two_tower.model import TwoTowerDiffusionLCM
 
+FIELDS = {
+    "concept_dim": 8,
+    "model_dim": 16,
+    "num_context_layers": 1,
+    "num_denoiser_layers": 1,
+    "num_heads": 2,
+    "ffn_dim": 24,
+    "timestep_dim": 8,
+}
+"""Of Pre1."""
+
 TOWER = {"num_layers": 1, "num_attn_heads": 2, "ffn_inner_dim": 12, "dropout_p": 0.0, "final_dropout_p": 0.0}
 
 META_CONFIG: dict[str, Any] = {

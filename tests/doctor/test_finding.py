@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lexalcm.doctor.finding import Finding, cleaned, guarded, is_secret, without_secrets
+from lexalcm.doctor.finding import Finding, cleaned, guarded, without_secrets
 from lexalcm.errors import SetupError
 from lexalcm.installation import DOCTOR
+from lexalcm.shown import is_secret
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD", "X_AUTH"])
